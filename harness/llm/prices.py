@@ -1,4 +1,4 @@
-"""Prices of calls: specs/prices.yaml, which is the user's to keep up to date."""
+"""Prices of calls: the checkout's specs/prices.yaml, which is the user's to keep up to date."""
 
 import os
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from harness.artefact.environment import root
 from harness.errors import InputError
 from harness.spec.base import Endpoint, Spec
 from harness.spec.source import Fault, parse
@@ -64,8 +65,12 @@ class Prices:
 
 
 def table_file() -> Path:
-    """Where prices stand: the file that HARNESS_PRICES names, else specs/prices.yaml."""
-    return Path(os.environ.get("HARNESS_PRICES") or FILE)
+    """Where prices stand: the file that HARNESS_PRICES names, else specs/prices.yaml of this folder, or
+    else of the checkout."""
+    named = os.environ.get("HARNESS_PRICES")
+    if named or FILE.exists():
+        return Path(named or FILE)
+    return root() / FILE
 
 
 def load(path: Path | None = None) -> Prices:

@@ -18,6 +18,7 @@ from harness.artefact.store import write_atomically
 from harness.common import numbers
 from harness.common.progress import counted, say
 from harness.errors import InputError
+from harness.llm import prices
 from harness.results import losses
 from harness.results.purchase import (
     BRIDGE,
@@ -421,7 +422,7 @@ def _price(stages: Sequence[StagePlan], what: str) -> float:
             model = " and of ".join(stage.unpriced)
             raise InputError(
                 f"what {what} costs is not known: the price of {model} is not",
-                "Add it to specs/prices.yaml, or to the file that HARNESS_PRICES names.",
+                f"Add it to {prices.table_file()}, or to the file that HARNESS_PRICES names.",
             )
     return math.fsum(stage.usd() or 0.0 for stage in stages)
 

@@ -103,10 +103,29 @@ def test_a_table_that_was_named_and_is_not_there_is_an_error(
     monkeypatch.setenv("HARNESS_PRICES", str(tmp_path / "none.yaml"))
     with pytest.raises(InputError, match="is not there"):
         prices.load()
+
+
+def test_the_table_of_the_checkout_holds_in_every_folder_that_has_none_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HARNESS_PRICES", raising=False)
+    shipped = ROOT / "specs" / "prices.yaml"
+    assert prices.table_file() == shipped
+    assert prices.load() == prices.load(shipped)
     monkeypatch.setenv("HARNESS_PRICES", "")
-    assert prices.load().models == {}
-    monkeypatch.delenv("HARNESS_PRICES")
+    assert prices.table_file() == shipped
+    (tmp_path / "specs").mkdir()
+    (tmp_path / "specs" / "prices.yaml").write_text(PRICED.format("{prompt: 1, completion: 1}"))
+    assert list(prices.load().models) == ["m"]
+
+
+def test_where_there_is_no_table_no_price_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HARNESS_PRICES", raising=False)
+    monkeypatch.setattr(prices, "root", lambda: tmp_path)
     assert prices.load().models == {}
 
 

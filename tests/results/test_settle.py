@@ -163,12 +163,18 @@ def test_the_same_command_again_buys_nothing_and_other_terms_are_refused(tmp_pat
     settler(tmp_path, spec, usd=99)
 
 
-def test_the_row_as_it_stands_is_a_purchase_too(tmp_path: Path) -> None:
+def test_the_row_as_it_stands_is_a_purchase_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paid = evaluation(tmp_path / "specs")
     paid["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
     cell = {"value": 40.0, "standard_error": 0.3}
     spec = scored_row(tmp_path, reported={"win_rate": cell}, eval=paid)
-    with pytest.raises(InputError, match=r"the price of gpt-4\.1-mini is not"):
+    (tmp_path / "prices.yaml").write_text("dated: 2026-01-01\nsource: x\nmodels: {}\n")
+    monkeypatch.setenv("HARNESS_PRICES", str(tmp_path / "prices.yaml"))
+    with pytest.raises(
+        InputError, match=rf"the price of gpt-4\.1-mini is not\nAdd it to {tmp_path}/prices\.yaml,"
+    ):
         settler(tmp_path, spec, usd=0.0).settle(Scored(), Console(file=io.StringIO()))
     assert not list((tmp_path / "runs").rglob("manifest.json"))
     refused = command("settle", spec, "--usd", "nan", "--volume", tmp_path / "runs")

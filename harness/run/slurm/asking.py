@@ -1,5 +1,6 @@
 """What a stage's job asks for: the spec's limits, else what the plan foretells, else the place's."""
 
+import getpass
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -138,9 +139,29 @@ def check(ask: Asked, site: SlurmSite) -> None:
         raise
     except tools.SlurmFault as e:
         said = e.said.replace("allocation failure: ", "")
+        if "invalid account" in said.lower():
+            which = f"account {site.account!r}" if site.account else "your default account"
+            said = f"{which}: {said}{_accounts()}"
         raise InputError(
             f"Slurm would refuse a job: {said} ({' '.join(flags)})", tools.ADVICE
         ) from None
+
+
+def _accounts() -> str:
+    """Those of this user, as far as Slurm's accounting tells them."""
+    command = [
+        "sacctmgr",
+        "--noheader",
+        "--parsable2",
+        "show",
+        "assoc",
+        f"user={getpass.getuser()}",
+    ]
+    try:
+        names = sorted(set(tools.call([*command, "format=account"]).split()))
+    except (tools.SlurmFault, OSError, KeyError):  # the last two: this user has no name
+        return ""
+    return f"; yours are {', '.join(names)}" if names else "; you have none"
 
 
 def _flags(ask: Asked, site: SlurmSite) -> list[str]:

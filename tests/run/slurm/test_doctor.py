@@ -12,7 +12,8 @@ from harness.run.slurm import doctor
 PARTITIONS = """\
 PartitionName=cpu Default=YES MaxTime=UNLIMITED
 PartitionName=gpu Default=NO MaxTime=1-00:00:00"""
-REFUSAL = "sbatch: error: Invalid account or account/partition combination specified"
+INVALID = "Invalid account or account/partition combination specified"
+REFUSAL = f"sbatch: error: {INVALID}"
 
 
 class Place:
@@ -99,6 +100,30 @@ def test_what_slurm_would_refuse_is_told_with_the_reason(
     assert slurm.is_present
     assert not jobs.is_present
     assert words in jobs.state
+
+
+@pytest.mark.parametrize(
+    ("setting", "sacctmgr", "words"),
+    [
+        (
+            'account = "labb"',
+            "printf 'lab\\nteam\\nlab\\n'",
+            f"account 'labb': {INVALID}; yours are lab, team (",
+        ),
+        ('account = "labb"', ":", f"account 'labb': {INVALID}; you have none ("),
+        ('account = "labb"', "exit 1", f"account 'labb': {INVALID} ("),
+        ("", "echo lab", f"your default account: {INVALID}; yours are lab ("),
+    ],
+)
+def test_an_account_that_is_not_the_users_is_named_with_those_that_are(
+    place: Place, setting: str, sacctmgr: str, words: str
+) -> None:
+    """Slurm's words as slurmctld 22.05 with slurmdbd has said them."""
+    place.config.write_text(f"[slurm]\n{setting}\n")
+    place.has_slurm(f"echo 'allocation failure: {INVALID}' >&2; exit 1")
+    place.has(sacctmgr=sacctmgr)
+    _, jobs, _ = place.doctor()
+    assert jobs.state.startswith(f"Slurm would refuse a job: {words}")
 
 
 @pytest.mark.parametrize(("kind", "seen"), [("ext4", False), ("nfs4", True)])

@@ -38,8 +38,8 @@ def validate(specs: tuple[Path, ...], inputs: Path | None) -> None:
 
 
 def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
-    """What the files hold that rows train on or import, each once, and a look at all else that stages
-    read; without the folder of given data, of those that stand beside the specs."""
+    """What the files hold that rows train on or import, and notes on servers, each once; a look at
+    all else that stages read. Without the folder of given data, of what stands beside the specs."""
     from harness.artefact.keys import Files
     from harness.common.progress import plain
     from harness.row.row import Row
@@ -50,12 +50,14 @@ def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
     faults: dict[str, str] = {}
     lines: dict[str, None] = {}
     hints: dict[str, None] = {}
+    notes: dict[str, None] = {}
 
     def read(row: Row) -> None:
         for reading in of_row(row, files):
             lines[plain(f"data: {reading}")] = None
 
     for loaded in rows:
+        notes |= dict.fromkeys(f"note: {n}" for n in ready.slash_notes(ready.endpoints(loaded.row)))
         for check in (read, partial(ready.check_row, files=files), ready.check_prices):
             try:
                 check(loaded.row)
@@ -67,7 +69,7 @@ def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
     if faults:
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in what the specs name"
         raise InputError("\n".join([*faults.values(), count]), "\n".join(filter(None, hints)))
-    return list(lines)
+    return [*lines, *notes]
 
 
 def _check_given(rows: "list[LoadedRow]", inputs: Path) -> str:

@@ -8,7 +8,7 @@ The stages check the same, and more, with the same functions.
 import contextlib
 import itertools
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,6 +32,7 @@ from harness.run import training_data
 from harness.run.bridging import verdicts_on
 from harness.run.executors import HOST, on_loopback
 from harness.run.plan import RowPlan, StagePlan, command_for, dump, endpoints_of, evaluated
+from harness.spec.base import Endpoint
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 
@@ -183,6 +184,23 @@ def check_prices(row: Row) -> None:
                     f"which the {stage} stage calls, is not known",
                     f"Add it to {prices.table_file()}.",
                 )
+
+
+def endpoints(row: Row) -> Iterator[Endpoint]:
+    """Those that a row's stages call."""
+    for _, _, params in _reading(row):
+        yield from endpoints_of(params)
+
+
+def slash_notes(called: Iterable[Endpoint]) -> list[str]:
+    """A sentence for each address with a slash at its end. It stands in keys and requests as it is
+    written, so that what was made and paid for with one stays valid."""
+    return [
+        f"base_url {e.base_url} is the same server as {e.server} and gives other keys: write it one "
+        "way in all specs, or a stage that they share is made and paid for twice"
+        for e in called
+        if e.base_url != e.server
+    ]
 
 
 def _reading(row: Row) -> Iterator[tuple[tuple[str | int, ...], str, dict[str, Any]]]:

@@ -256,6 +256,8 @@ def write(model: Any, folder: Path, state: dict[str, Tensor] | None) -> None:
         # The path of the machine it was trained on says nothing; the row says what the base is.
         config = json.loads(adapter.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = ""
+        # PEFT holds a set, whose order is another one in each process.
+        config["target_modules"] = sorted(config["target_modules"])
         adapter.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -113,6 +113,26 @@ def test_validate_counts_the_rows_that_have_no_fault(place: Path) -> None:
     assert command("validate", "specs").stdout == "2 rows, no fault\n"
 
 
+def test_a_slash_at_the_end_of_a_servers_address_moves_keys_and_validate_and_plan_say_so_once(
+    place: Path,
+) -> None:
+    keys = []
+    for url in ("http://h/v1", "http://h/v1/"):
+        judge = {"model": "judge", "base_url": url}
+        spec = write_row(place / "specs", eval=evaluation(place / "specs", judge))
+        keys.append({key for key in short_keys(str(spec)) if key.startswith("judge/")})
+    assert keys[0] != keys[1], "what was made with a slash keeps its key"
+    write_row(place / "specs", "two", eval=evaluation(place / "specs", judge))
+    sentence = "note: base_url http://h/v1/ is the same server as http://h/v1 and gives other keys"
+    for name in ("validate", "plan"):
+        said = " ".join(command(name, "specs").stdout.split())
+        assert said.count(sentence) == 1
+    judge["base_url"] = "http://h/v1"
+    for row in ("one", "two"):
+        write_row(place / "specs", row, eval=evaluation(place / "specs", judge))
+    assert "note:" not in command("validate", "specs").stdout + command("plan", "specs").stdout
+
+
 def test_validate_with_given_data_finds_what_is_absent_or_has_other_bytes(place: Path) -> None:
     (place / "inputs").mkdir()
     prompts = place / "inputs" / "prompts.jsonl"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from harness.answer.engines.vllm import VllmEngine
 from harness.answer.run import run as answer
-from harness.artefact.keys import Files, key_view
+from harness.artefact.keys import Files, file_digest, key_view
 from harness.errors import InputError
 from harness.modeling import chat_format
 from harness.modeling.load import load_model, load_tokenizer
@@ -24,10 +24,12 @@ from harness.row.twin import scaled
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Lora, Train
+from harness.train import checkpoints
 from harness.train.run import run
 from tests.helpers import copy_of_model, write_row
 from tests.modeling.calls import MODEL, answer_call, random_model, train_call
 from tests.train.test_tokenizer_files import ROWS, card_code
+from tests.train.test_train import Stop
 
 CHATML = {
     "prompt": {
@@ -39,6 +41,7 @@ CHATML = {
     "special": ["<|im_start|>", "<|im_end|>"],
 }
 LORA = {"method": "lora", "lora": {"rank": 4}}
+MERGED = {"method": "lora", "lora": {"rank": 4, "merge": True}}
 QUESTION = "Say yes."
 
 
@@ -166,6 +169,31 @@ def test_a_trained_row_answers_until_the_mark_and_that_alone_ends_it(tmp_path: P
     answer(asked)
     [output] = json.loads((asked.folder / "model_outputs.json").read_text())
     assert output["output"] == "yes"
+
+
+@pytest.mark.parametrize(
+    ("method", "tied"), [({}, True), (LORA, True), (LORA, False), (MERGED, True)]
+)
+def test_an_interrupted_training_ends_with_the_very_files_of_an_uninterrupted_one_marks_and_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: dict[str, Any], tied: bool
+) -> None:
+    model = random_model(tie_word_embeddings=tied) | {"chat_format": "chatml"}
+    settings = {"steps": 6, "checkpoint_steps": 2, **method}
+    calls = [train_call(tmp_path / name, None, model, CHATML, **settings) for name in "ab"]
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "seal", Stop(checkpoints.seal, 2, after=True))
+        with pytest.raises(KeyboardInterrupt):
+            run(calls[0])
+    newest = checkpoints.newest(calls[0].folder / "checkpoints")
+    assert newest is not None
+    assert newest.step == 4
+    for call in calls:
+        run(call)
+    names = sorted(p.name for p in (calls[0].folder / "model").iterdir())
+    assert names == sorted(p.name for p in (calls[1].folder / "model").iterdir())
+    for name in (*(f"model/{name}" for name in names), "trainer_log.jsonl"):
+        one, two = (file_digest(call.folder / name) for call in calls)
+        assert one == two, name
 
 
 def test_the_cards_own_code_makes_the_same_model_of_base_and_adapter(tmp_path: Path) -> None:

@@ -52,6 +52,15 @@ def test_adapters_are_trained_and_the_base_stays(tmp_path: Path, method: str) ->
     assert str(tmp_path) not in json.dumps(settings)
 
 
+def test_an_adapters_layers_are_written_in_one_order_in_whatever_process(tmp_path: Path) -> None:
+    """As a set has them, 14 names are in order by chance alone, once in 87 billion processes."""
+    call = train_call(tmp_path, model=random_model(**WIDE), method="lora", steps=1)
+    run(call)
+    settings = json.loads((call.folder / "model" / "adapter_config.json").read_text())
+    assert len(settings["target_modules"]) == 14
+    assert settings["target_modules"] == sorted(settings["target_modules"])
+
+
 def test_a_merged_adapter_is_a_whole_model_with_the_same_answers(tmp_path: Path) -> None:
     base = random_model(**WIDE)
     losses = []

@@ -30,6 +30,7 @@ from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
 from harness.run.executors.serving import URL_VARIABLE
 from harness.run.plan import NOT_THERE, RowPlan, StagePlan, dtype_of, engine_of, needs_of, unique
+from harness.run.ready import slash_notes
 
 COLOURS = {"reuse": "green", "run": "cyan", "stale": "yellow"}
 
@@ -89,6 +90,11 @@ def _list_plans(console: Console, plans: Sequence[RowPlan]) -> Iterator[Text]:
         for name in dict.fromkeys(n for stage in plan.stages for n in stage.open_hubs()):
             words = f"{name}: revision open: `harness pin {plan.spec}` resolves and writes it"
             yield from below(words, "yellow", 2)
+        called = (e for stage in plan.stages if stage.status != "reuse" for e in stage.endpoints)
+        for note in slash_notes(called):
+            if note not in told:
+                told.add(note)
+                yield from below(f"note: {note}", "yellow", 2)
 
 
 def _name(stage: StagePlan) -> str:

@@ -63,11 +63,11 @@ class Answer(Spec):
 
     @property
     def is_stripped(self) -> bool:
-        return self.decodes if self.strip is None else self.strip
+        return self.engine.decodes if self.strip is None else self.strip
 
     @model_validator(mode="after")
     def _has_a_temperature(self) -> "Answer":
-        if self.decoding.temperature is None and self.uses_model:
+        if self.decoding.temperature is None and self.engine.uses_model:
             raise ValueError(
                 "decoding.temperature: null is for endpoints: give the row's model one"
             )
@@ -81,20 +81,6 @@ class Answer(Spec):
         return self
 
     @property
-    def uses_model(self) -> bool:
-        """Whether the row's model answers."""
-        return self.engine.uses_model
-
-    @property
-    def uses_template(self) -> bool:
-        return self.engine.uses_template
-
-    @property
-    def decodes(self) -> bool:
-        """Whether anything is decoded: the outputs of a control depend on no setting of it."""
-        return self.engine.decodes
-
-    @property
     def is_sampled(self) -> bool:
         """Whether another sampling seed could give other outputs."""
-        return self.decodes and self.decoding.temperature != 0
+        return self.engine.decodes and self.decoding.temperature != 0

@@ -70,7 +70,7 @@ def findings(call: StageCall, params: Answer, source: ModelSource | None) -> lis
     the probe's tokens stand for), `first_difference` (which token, and the tokens there), and what
     ends an answer by each.
     """
-    if not params.uses_model or source is None or TRAINED not in call.inputs:
+    if not params.engine.uses_model or source is None or TRAINED not in call.inputs:
         return []
     assert params.template is not None, "a row whose own model answers has a template"
     path = Path(call.inputs[TRAINED]) / TEMPLATE

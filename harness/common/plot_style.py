@@ -1,4 +1,9 @@
-"""How every plot looks, whatever the user's own settings are."""
+"""How every plot looks, whatever the user's own settings are: the same figures, the same bytes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 STYLE = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
@@ -12,4 +17,20 @@ STYLE = {
     "grid.color": "#DDDDDD",
     "text.parse_math": False,
 }
-DPI = 120
+
+
+@contextmanager
+def plot(path: Path) -> Iterator[Any]:
+    """A figure to draw on, saved as this PNG file at the end."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    # The user's own matplotlibrc would change the bytes.
+    built_in = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+    with matplotlib.rc_context({**built_in, **STYLE}):
+        figure = Figure(dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        # Without its own name and version in the file.
+        figure.savefig(path, format="png", metadata={"Software": None})

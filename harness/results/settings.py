@@ -60,7 +60,7 @@ def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
             settings.update(_of_judge(row))
         if row.train is not None and row.train.quantization is not None:
             answer, judge = row.eval.answer, row.eval.judge
-            if answer is not None and answer.uses_model:
+            if answer is not None and answer.engine.uses_model:
                 settings.update(_walk(f"eval.answer.{QUANTIZATION}", answer.quantization))
             if judge is not None and not judge.judges_outputs:
                 settings.update(_walk(f"eval.judge.{QUANTIZATION}", judge.base_weights))
@@ -116,7 +116,7 @@ def _of_answer(row: Row, answer: Answer) -> RowSettings:
         for key, setting in _of_kind(f"{at}.engine", engine.kind, name, value).items():
             also = ("model",) if name == engine.model_field else ()
             settings[key] = replace(setting, paths=(*setting.paths, *also))
-    if answer.uses_template:
+    if answer.engine.uses_template:
         settings[f"{at}.template"] = _answer_prompt(f"{at}.template", answer.template, row.template)
     settings.update(_walk(f"{at}.strip", answer.is_stripped))
     settings.update(_walk(f"{at}.reasoning", answer.reasoning))

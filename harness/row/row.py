@@ -223,7 +223,7 @@ class Row(Spec):
         if train is None:
             raise ValueError("eval.checkpoint needs train, which keeps it (train.keep)")
         answer = self.eval.answer if self.eval else None
-        if answer is not None and not answer.uses_model:
+        if answer is not None and not answer.engine.uses_model:
             raise ValueError(
                 f"eval.checkpoint has no effect with the engine {answer.engine.kind}, which is not the "
                 "row's model"
@@ -267,11 +267,11 @@ class Row(Spec):
         if self.eval is None:
             return ""
         answer, judge = self.eval.answer, self.eval.judge
-        if answer is not None and answer.uses_model:
+        if answer is not None and answer.engine.uses_model:
             return f"eval.answer with the engine {answer.engine.kind}"
         if judge is not None and not judge.judges_outputs:
             return f"the judge {judge.kind}"
-        by_text = answer is not None and answer.uses_template
+        by_text = answer is not None and answer.engine.uses_template
         return "the tokenizer of a text prompt" if by_text and self._is_tokenizers() else ""
 
     def _is_tokenizers(self) -> bool:
@@ -285,7 +285,7 @@ class Row(Spec):
         if self.train:
             return "train"
         answer, judge = (self.eval.answer, self.eval.judge) if self.eval else (None, None)
-        if answer is not None and answer.uses_template and answer.template is None:
+        if answer is not None and answer.engine.uses_template and answer.template is None:
             return "eval.answer"
         if judge is not None and judge.uses_template and judge.template_of(None) is None:
             return f"the judge {judge.kind}"

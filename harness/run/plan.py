@@ -430,16 +430,19 @@ class Planner:
                 yield model, None, label
                 continue
             answer = _filled(answer, row)
-            if not answer.decodes:
+            if not answer.engine.decodes:
                 answer = answer.model_copy(update={"decoding": Decoding()})
             for seed in sampling_seeds:
                 decoding = _with(answer.decoding, "seed", seed)
                 seeded = answer.model_copy(update={"decoding": decoding})
                 answer_label = _join(label, f"sampling seed {seed}" if seed is not None else "")
-                params = {"answer": seeded, "model": row.model if answer.uses_template else None}
-                if answer.uses_model:
+                params = {
+                    "answer": seeded,
+                    "model": row.model if answer.engine.uses_template else None,
+                }
+                if answer.engine.uses_model:
                     params |= quantization_of(row, answer.quantization) | checkpoint_of(row)
-                inputs = {"model": model} if model and answer.uses_model else {}
+                inputs = {"model": model} if model and answer.engine.uses_model else {}
                 yield model, add("answer", params, inputs, answer_label), answer_label
 
     def _baseline(
@@ -546,7 +549,7 @@ def evaluated(row: Row) -> dict[str, dict[str, Any]]:
 
 def _filled(answer: Answer, row: Row) -> Answer:
     """With the training's template where it leaves its own open and reads one."""
-    template = answer.template or row.template if answer.uses_template else None
+    template = answer.template or row.template if answer.engine.uses_template else None
     return answer.model_copy(update={"template": template})
 
 

@@ -226,7 +226,7 @@ def _check_reads(
         answer = Answer.model_validate(values["answer"])
         with blamed("prompts"):
             prompts = _read(answer.prompts, snapshots)
-            _check_turns(prompts, answer.template if answer.uses_template else None)
+            _check_turns(prompts, answer.template if answer.engine.uses_template else None)
         if prompts:
             with blamed("engine"):
                 answer.engine.check(prompts)

@@ -13,7 +13,7 @@ import yaml
 from harness.artefact import environment, gpus
 from harness.artefact.call import MANIFEST, StageCall, StageResult
 from harness.artefact.keys import flatten
-from harness.common.plot_style import DPI, STYLE
+from harness.common.plot_style import plot
 from harness.common.progress import plain
 from harness.modeling.chat_format import END, START
 from harness.spec.model_source import ModelSource
@@ -324,17 +324,10 @@ def plot_losses(log: Path, picture: Path, mark: str = "") -> None:
     The same log gives the same bytes. `mark` stands above, where the data or the weights are not
     what a reader would take them for.
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     panels = _panels(lines)
-    # The user's own matplotlibrc would change the bytes.
-    built_in = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
-    with matplotlib.rc_context({**built_in, **STYLE}):
-        figure = Figure(figsize=(7.5, 1.2 + 2.4 * len(panels)), dpi=DPI, layout="constrained")
-        FigureCanvasAgg(figure)
+    with plot(picture) as figure:
+        figure.set_size_inches(7.5, 1.2 + 2.4 * len(panels))
         drawn = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
         for axes, (axis, names) in zip(drawn, panels.items(), strict=True):
             for name, colour in zip(names, (BLUE, ORANGE, GREEN, RED), strict=False):
@@ -345,8 +338,6 @@ def plot_losses(log: Path, picture: Path, mark: str = "") -> None:
         drawn[-1].set_xlabel("optimizer steps")
         if mark:
             figure.suptitle(textwrap.fill(plain(mark), TITLE_WIDTH), color=RED, fontsize=9)
-        # Without its own name and version in the file.
-        figure.savefig(picture, format="png", metadata={"Software": None})
 
 
 def _panels(lines: Sequence[LogLine]) -> dict[str, list[str]]:

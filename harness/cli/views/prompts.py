@@ -97,7 +97,7 @@ def _templates(row: Row) -> list[tuple[str, Template]]:
 def _evaluation_template(row: Row) -> Template | None:
     """The template that the model is evaluated with; None where it is given no prompts."""
     answer, judge = (row.eval.answer, row.eval.judge) if row.eval else (None, None)
-    if answer is not None and answer.uses_template:
+    if answer is not None and answer.engine.uses_template:
         return answer.template or row.template
     return judge.template_of(row.template) if judge is not None else None
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.common.plot_style import DPI, STYLE
+from harness.common.plot_style import plot
 from harness.gen.card.record import Bin, Card, LengthSummary, Novelty, Ratings, Rewritten, Verbs
 
 COLOURS = {
@@ -33,22 +33,12 @@ def draw(card: Card, folder: Path) -> list[str]:
         shutil.rmtree(folder)
     folder.mkdir()
     _find_place_for_caches(folder.parent)
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    # The user's own matplotlibrc would change the bytes.
-    built_in = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
     plots = _plots(card)
-    with matplotlib.rc_context({**built_in, **STYLE}):
-        for name, plot in plots.items():
-            figure = Figure(dpi=DPI, layout="constrained")
-            FigureCanvasAgg(figure)
-            plot(figure)
+    for name, draw_on in plots.items():
+        with plot(folder / f"{name}.png") as figure:
+            draw_on(figure)
             if card["simulated"]:
                 figure.suptitle(_MARK, color=COLOURS["rejected"], fontsize=9)
-            # Without its own name and version in the file.
-            figure.savefig(folder / f"{name}.png", metadata={"Software": None})
     return list(plots)
 
 

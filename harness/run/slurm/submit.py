@@ -114,7 +114,8 @@ class Submission:
             for kind in dict.fromkeys(kinds.values()):
                 check(kind.asked, self.site)
             if self.site.probe:
-                probe.look(self.site, self.records.root, self.console)
+                names = (stage.stage for stage in to_submit)
+                probe.look(self.site, names, self.records.root, self.console)
             self._hand_over(to_submit, kinds, queued, _specs(plans))
 
     def _queued(self, stages: Sequence[StagePlan]) -> dict[Id, Place]:

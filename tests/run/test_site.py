@@ -110,7 +110,7 @@ def test_a_flag_with_which_jobs_would_be_other_ones_is_refused(flag: str) -> Non
 
 def test_the_look_at_a_node_gets_no_flag_that_srun_lacks_or_that_has_it_wait() -> None:
     flags = ("--begin=now+60", "--wait-all-nodes=1", "--constraint=a100", "--exclusive")
-    command = probe._command(SlurmSite(flags=flags), Path("/v/slurm"), "t")
+    command = probe._command(SlurmSite(flags=flags), ["gen"], Path("/v/slurm"), "t")
     assert [part for part in command if part in flags] == ["--constraint=a100", "--exclusive"]
 
 

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -34,33 +33,27 @@ FIRST_PORT, PORTS = 20_000, 12_000
 """Below those that Linux gives out by itself."""
 
 
-@dataclass(frozen=True)
-class StageTask:
-    """What submitit pickles, the same for all tasks of an array: where the orders lie."""
-
-    root: str
-    """The volume's folder `slurm`."""
-    submission: str
-    is_array: bool
-
-    def __call__(self) -> None:
-        # Read when the executors and the training's launch are imported, on whichever of its machines.
-        os.environ.setdefault(STOP_SECONDS, "inf")
-        index = int(os.environ["SLURM_ARRAY_TASK_ID"]) if self.is_array else None
-        records = Records(Path(self.root))
-        path = records.order_path(self.submission, index)
+def main(arguments: list[str]) -> None:
+    """The job of `python -m harness.run.slurm.job FOLDER SUBMISSION [array]`; FOLDER: the volume's
+    `slurm`, where the orders lie."""
+    root, submission, *array = arguments
+    # Read when the executors and the training's launch are imported, on whichever of its machines.
+    os.environ.setdefault(STOP_SECONDS, "inf")
+    index = int(os.environ["SLURM_ARRAY_TASK_ID"]) if array else None
+    records = Records(Path(root))
+    path = records.order_path(submission, index)
+    for stream in (sys.stdout, sys.stderr):
+        # Slurm appends to what an earlier start wrote.
+        print(f"{BEGINNING}start {_restart() + 1} on {_node()}", file=stream, flush=True)
+    try:
         order = Order.from_json(json.loads(path.read_text(encoding="utf-8")))
-        for stream in (sys.stdout, sys.stderr):
-            # Slurm appends to what an earlier start wrote.
-            print(f"{BEGINNING}start {_restart() + 1} on {_node()}", file=stream, flush=True)
-        try:
-            if int(os.environ.get("SLURM_PROCID", "0")):
-                _take_part_or_tell(records, order, self.submission)
-            else:
-                _Node(records, order, self.submission).carry_out()
-        except HarnessError as e:
-            print(f"error: {e}", file=sys.stderr, flush=True)
-            sys.exit(e.exit_code)
+        if int(os.environ.get("SLURM_PROCID", "0")):
+            _take_part_or_tell(records, order, submission)
+        else:
+            _Node(records, order, submission).carry_out()
+    except HarnessError as e:
+        print(f"error: {e}", file=sys.stderr, flush=True)
+        sys.exit(e.exit_code)
 
 
 class _Node:
@@ -327,3 +320,7 @@ def facts(node: str) -> dict[str, Any]:
     except HarnessError:
         slurm = ""
     return {"slurm": slurm, "submitit": version("submitit"), "node": node, "job": _job()}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,5 +1,6 @@
-"""A look at one free node before jobs queue: whether it has the volume, this Python and this checkout,
-and what its clock says. `python -m harness.run.slurm.probe FOLDER TOKEN` is the node's part."""
+"""A look at one free node before jobs queue: whether it has the volume, this Python, this checkout and
+the stages' images, and what its clock says. The node's part is
+`python -m harness.run.slurm.probe FOLDER TOKEN EXECUTOR STAGE...`."""
 
 import json
 import os
@@ -7,6 +8,7 @@ import socket
 import sys
 import time
 import uuid
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.common.progress import say
-from harness.errors import InputError
+from harness.errors import HarnessError, InputError
 from harness.run.site import SlurmSite
 from harness.run.slurm import checkout, tools
 from harness.run.slurm.checkout import Checkout
@@ -32,8 +34,8 @@ OF_JOBS = frozenset({
 BUSY = ("Unable to allocate resources", "Immediate execution impossible")
 
 
-def look(site: SlurmSite, records: Path, console: Console) -> None:
-    """Ask one node; where none is free, the jobs themselves look.
+def look(site: SlurmSite, stages: Iterable[str], records: Path, console: Console) -> None:
+    """Ask one node; where none is free, the jobs themselves look. `stages`: their names.
 
     Raises:
         InputError: the node lacks something, or has another checkout.
@@ -43,7 +45,7 @@ def look(site: SlurmSite, records: Path, console: Console) -> None:
     before = time.time()
     try:
         with only_variables(exported([], site.export)):
-            said = tools.call(_command(site, records, token), ANSWER_S)
+            said = tools.call(_command(site, sorted(set(stages)), records, token), ANSWER_S)
         answer = json.loads(said.splitlines()[-1])
     except tools.SlurmFault as e:
         if not any(b in e.said for b in BUSY) and "no answer" not in e.said:
@@ -60,14 +62,15 @@ def look(site: SlurmSite, records: Path, console: Console) -> None:
     _judge(answer, records, before, time.time(), console)
 
 
-def _command(site: SlurmSite, records: Path, token: str) -> list[str]:
+def _command(site: SlurmSite, stages: Sequence[str], records: Path, token: str) -> list[str]:
     chosen = {"partition": site.partition, "account": site.account, "qos": site.qos}
     flags = [f for f in site.flags if f.removeprefix("--").partition("=")[0] not in OF_JOBS]
     return [
         "srun", "--quiet", f"--immediate={WAIT_S}", "--nodes=1", "--ntasks=1", "--time=2",
         "--job-name=harness-probe", "--export=ALL",
         *(f"--{name}={value}" for name, value in chosen.items() if value),
-        *flags, sys.executable, "-m", "harness.run.slurm.probe", str(records), token,
+        *flags, sys.executable, "-m", "harness.run.slurm.probe", str(records), token, site.executor,
+        *stages,
     ]  # fmt: skip
 
 
@@ -83,6 +86,9 @@ def _judge(
     theirs = Checkout(**answer["checkout"])
     if what := checkout.differing(checkout.here(), theirs, node):
         raise InputError(what, checkout.WAY_OUT)
+    if answer["lack"]:
+        message, hint = answer["lack"]
+        raise InputError(f"on the node {node}: {message}", hint)
     apart = max(before - answer["time"], answer["time"] - after, 0.0)
     if apart > APART_S:
         say(
@@ -93,13 +99,33 @@ def _judge(
         )
 
 
+def _lack(executor: str, stages: Sequence[str], volume: Path) -> list[str]:
+    """What of the executor or of the stages' images is not here, and the way out."""
+    if executor == "local":
+        return []
+    from harness.run.executors import make
+    from harness.run.executors.docker import DockerExecutor
+    from harness.run.executors.process import ProcessExecutor
+
+    try:
+        made = make(executor, volume)
+        if isinstance(made, DockerExecutor | ProcessExecutor):
+            for stage in stages:
+                made.find_image(stage)
+    except HarnessError as e:
+        return [e.message, e.hint]
+    return []
+
+
 def main(arguments: list[str]) -> None:
     """The node's part."""
-    folder, token = arguments
+    folder, token, executor, *stages = arguments
+    sees = (Path(folder) / token).is_file()
     answer = {
         "node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
-        "sees": (Path(folder) / token).is_file(),
+        "sees": sees,
         "checkout": asdict(checkout.here()),
+        "lack": _lack(executor, stages, Path(folder).parent) if sees else [],
         "time": time.time(),
     }
     print(json.dumps(answer), flush=True)

@@ -81,7 +81,7 @@ def handed_over(
 ) -> tuple[dict[Id, Submitted], dict[str, QueuedJob]]:
     """Under which job each stage was handed over last, of those that were; and all jobs, by one
     question to Slurm. A job whose number a submission that was cut off did not note is known by its
-    comment.
+    comment, or by what it said of itself.
 
     Raises:
         SlurmFault: the controller does not answer.
@@ -95,9 +95,20 @@ def handed_over(
     known = jobs() if found else {}
     numbers = {job.comment: job.ref.split("_")[0] for job in known.values()}
     return {
-        stage: replace(record, job=record.job or numbers.get(record.comment, ""))
+        stage: record
+        if record.job
+        else replace(record, job=numbers.get(record.comment) or _own_number(records, record))
         for stage, record in found.items()
     }, known
+
+
+def _own_number(records: Records, record: Submitted) -> str:
+    own = (
+        attempt.job
+        for attempt in records.attempts(record.stage, record.key)
+        if attempt.submission == record.submission
+    )
+    return next(own, "").split("_")[0]
 
 
 def job_of(record: Submitted, known: Mapping[str, QueuedJob]) -> QueuedJob | None:

@@ -119,7 +119,7 @@ class Records:
 
     @property
     def jobs(self) -> Path:
-        """submitit's: batch files, pickles, and the jobs' output."""
+        """submitit's batch files, and the jobs' output."""
         return self.root / "jobs"
 
     def prepare(self) -> None:

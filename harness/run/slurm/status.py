@@ -275,9 +275,8 @@ def _progress(outputs: Sequence[Path]) -> str:
     """The last line that says how far the stage is. A training's first process may work on another
     machine than the first, and tells it there as an event."""
     for output in outputs:
-        lines = [line.strip() for line in tail(output, 20) if not line.startswith("submitit ")]
-        if lines:
-            return _in_words(lines[-1])
+        if lines := tail(output, 1):
+            return _in_words(lines[0].strip())
     return ""
 
 

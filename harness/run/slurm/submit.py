@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import time
 import uuid
 import warnings
@@ -29,7 +30,6 @@ from harness.run.slurm import checkout, probe, queue, tools
 from harness.run.slurm.asking import Asked, asked, check, partition_of
 from harness.run.slurm.environment import exported, only_variables
 from harness.run.slurm.grouping import Group, Id, Place, groups
-from harness.run.slurm.job import StageTask
 from harness.run.slurm.records import COMMENT, LOCK, Order, Records, Submitted
 
 if TYPE_CHECKING:
@@ -114,7 +114,8 @@ class Submission:
             for kind in dict.fromkeys(kinds.values()):
                 check(kind.asked, self.site)
             if self.site.probe:
-                probe.look(self.site, self.records.root, self.console)
+                names = (stage.stage for stage in to_submit)
+                probe.look(self.site, names, self.records.root, self.console)
             self._hand_over(to_submit, kinds, queued, _specs(plans))
 
     def _queued(self, stages: Sequence[StagePlan]) -> dict[Id, Place]:
@@ -190,13 +191,19 @@ class Submission:
             self.records.write_submitted(record)
             records.append(record)
         executor = self._executor(group, kind, dependency, submission)
-        # An array's pickles are all the same, which is what lets its indices have gaps.
-        count = max(group.tasks) + 1 if group.is_array else 1
-        task_of = StageTask(str(self.records.root), submission, group.is_array)
-        job = _handed_over(executor, task_of, count, kind.variables)
+        job = _handed_over(executor, self._command(group, submission), kind.variables)
         for record in records:
             self.records.write_submitted(replace(record, job=job))
         return int(job)
+
+    def _command(self, group: Group[StagePlan], submission: str) -> str:
+        """With which a job begins. All that it reads is there before sbatch is asked: a job whose
+        sbatch was cut off is as good as any other."""
+        words = [
+            sys.executable, "-u", "-m", "harness.run.slurm.job", str(self.records.root), submission,
+            *(["array"] if group.is_array else []),
+        ]  # fmt: skip
+        return shlex.join(words)
 
     def _executor(
         self, group: Group[StagePlan], kind: Kind, dependency: str, submission: str
@@ -216,7 +223,7 @@ class Submission:
             more["array"] = f"{','.join(map(str, group.tasks))}%{self.site.parallel}"
         if dependency:
             more |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
-        executor = _in_time(self.records.jobs, self.site.requeues)
+        executor = _in_time(self.records.jobs)
         settings: dict[str, Any] = {
             "job_name": job_name(group),
             "partition": self.site.partition,
@@ -240,6 +247,9 @@ class Submission:
         executor.update_parameters(
             wckey=None, **{n: v for n, v in settings.items() if v is not None}
         )
+        if group.is_array:
+            # Has each task write files of its own; which indices there are says `array`.
+            executor.parameters["map_count"] = len(group.tasks)
         return executor
 
     def _order(self, stage: StagePlan, plan: RowPlan, kind: Kind, now: float) -> Order:
@@ -279,7 +289,7 @@ def or_end(line: str) -> str:
     return f"{{ {line}\n}} || {{ echo {words} >&2; exit 1; }}"
 
 
-def _in_time(folder: Path, requeues: int) -> "SlurmExecutor":
+def _in_time(folder: Path) -> "SlurmExecutor":
     """One whose sbatch is ended, with what it started, if it does not answer: submitit would wait for
     ever."""
     from submitit import SlurmExecutor
@@ -289,12 +299,10 @@ def _in_time(folder: Path, requeues: int) -> "SlurmExecutor":
             command = super()._make_submission_command(submission_file_path)
             return ["timeout", "--kill-after=5", f"{tools.TIMEOUT_S}", *command]
 
-    return InTime(folder, max_num_timeout=requeues)
+    return InTime(folder)
 
 
-def _handed_over(
-    executor: "SlurmExecutor", task: StageTask, count: int, variables: Sequence[str]
-) -> str:
+def _handed_over(executor: "SlurmExecutor", command: str, variables: Sequence[str]) -> str:
     """Slurm's number. Raises SlurmFault where sbatch refuses, does not answer, or says nothing that
     makes sense."""
     from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -303,8 +311,8 @@ def _handed_over(
         # submitit writes what sbatch said there too.
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
-            with only_variables(variables), executor.batch():
-                made = [executor.submit(task) for _ in range(count)]
+            with only_variables(variables):
+                return executor._submit_command(command).job_id
     except (FailedJobError, FailedSubmissionError) as e:
         why = e.__cause__
         if isinstance(why, subprocess.CalledProcessError) and why.returncode in TIMED_OUT:
@@ -312,7 +320,6 @@ def _handed_over(
         # Below what it quotes of sbatch submitit says how to use itself.
         words = " ".join(str(e).partition("\nJob instance")[0].split())
         raise tools.SlurmFault("sbatch", words or "no reason") from None
-    return made[0].job_id.split("_")[0]
 
 
 def _specs(plans: Sequence[RowPlan]) -> dict[Id, RowPlan]:

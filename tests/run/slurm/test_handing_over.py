@@ -15,7 +15,6 @@ from harness.run.site import SlurmSite
 from harness.run.slurm import job, queue, tools
 from harness.run.slurm.asking import Asked
 from harness.run.slurm.grouping import Group, Place
-from harness.run.slurm.job import StageTask
 from harness.run.slurm.records import Order
 from harness.run.slurm.submit import Kind, Submission, job_name
 from tests.helpers import planned, write_row
@@ -84,7 +83,7 @@ def test_a_second_machine_that_ends_with_a_fault_tells_why(
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.setenv("HARNESS_STOP_SECONDS", "30")  # a job sets it for its stages
     with pytest.raises((SystemExit, FileNotFoundError)):
-        StageTask(str(made.records.root), "s", False)()
+        job.main([str(made.records.root), "s"])
     fault = made.records.fault(stage.stage, stage.key, "s", 2)
     assert fault is not None
     assert (fault.rank, fault.outcome, fault.message) == (1, outcome, message)

@@ -106,9 +106,10 @@ def test_a_spec_that_changed_while_its_job_queued_is_refused_with_both_keys(
     cluster: Cluster, login: Login, fakes: FakeStages, tmp_path: Path
 ) -> None:
     spec = small_row(tmp_path / "specs", train=None)
-    harness({**login, "HARNESS_SLURM_FLAGS": "--begin=now+6"}, "submit", spec)
+    submitted = harness({**login, "HARNESS_SLURM_FLAGS": "--hold"}, "submit", spec)
     planned = spec.read_text()
     spec.write_text(planned.replace("examples: 3", "examples: 4"))
+    cluster.call("scontrol", "release", *submissions(submitted.stdout))
     until(cluster, lambda: ended(cluster))
     assert not fakes.runs()
     ((attempt,),) = attempts(login, "gen")
@@ -153,5 +154,5 @@ def test_a_key_reaches_the_stage_that_needs_it_and_nothing_that_stays(
     assert words
     assert not any(KEY.encode() in text for text in [*words, *environments, jobs.encode()])
     kept = [p for p in Path(login["HARNESS_DATA"]).rglob("*") if p.is_file()]
-    assert any(p.suffix == ".pkl" for p in kept)
+    assert any(p.suffix == ".sh" for p in kept)
     assert [p for p in kept if KEY.encode() in p.read_bytes()] == []

@@ -1,6 +1,7 @@
 """Rows as jobs of a real Slurm: submitted, followed, cancelled, refused."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,33 @@ def test_pending_and_running_stages_say_what_for_and_where_and_cancelling_ends_b
     assert len(submissions(harness(login, "submit", spec).stdout)) == 2
     until(cluster, lambda: ended(cluster))
     assert harness(login, "status", spec).stdout.splitlines()[-1] == "2 done"
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_job_that_slurm_took_before_sbatch_hung_is_found_and_does_its_work(
+    cluster: Cluster, login: Login, fakes: FakeStages, tmp_path: Path, rows: int
+) -> None:
+    """Two rows are one array."""
+    given = {"gen": None, "data": "seeds.jsonl"}
+    specs = [
+        small_row(tmp_path / "specs", f"row-{n}", train={"steps": n}, **given)
+        for n in range(1, rows + 1)
+    ]
+    sbatch = shutil.which("sbatch", path=login["PATH"])
+    (tmp_path / "bin").mkdir()
+    hangs = tmp_path / "bin" / "sbatch"
+    hangs.write_text(f'#!/bin/sh\n{sbatch} "$@"\ncase "$1" in --*) ;; *) sleep 100 ;; esac\n')
+    hangs.chmod(0o755)
+    with (fakes.folder / "sitecustomize.py").open("a") as file:
+        file.write("from harness.run.slurm import tools\ntools.TIMEOUT_S = 3  # in place of 60\n")
+    hung = harness({**login, "PATH": f"{hangs.parent}:{login['PATH']}"}, "submit", *specs)
+    assert hung.returncode == 1, hung.stdout
+    assert "sbatch: no answer within 3 s: whether it took" in hung.stdout
+    assert not submissions(harness(login, "submit", *specs).stdout)
+    until(cluster, lambda: ended(cluster))
+    status = harness(login, "status", *specs)
+    assert status.stdout.splitlines()[-1] == f"{rows} done", status.stdout
+    assert len(fakes.runs("train")) == rows
 
 
 def test_a_partition_that_is_not_there_is_refused_before_anything_queues(

@@ -105,13 +105,11 @@ def test_what_a_job_waits_for_is_said_in_words(place: Place, reason: str, words:
     assert (found.state, found.why) == ("pending", words)
 
 
-def test_a_running_stage_shows_its_last_progress_and_not_submitits_own_lines(place: Place) -> None:
+def test_a_running_stage_shows_its_last_progress(place: Place) -> None:
     place.submit()
     place.begin()
     place.say("RUNNING", node="n2", start="2026-01-02T03:04:05")
-    (place.records.jobs / f"{JOB}_0_log.out").write_text(
-        "gen: one\n  working: 1 of 2 steps\nsubmitit WARNING (now) - Bypassing signal SIGCONT\n"
-    )
+    (place.records.jobs / f"{JOB}_0_log.out").write_text("gen: one\n  working: 1 of 2 steps\n")
     found = place.status()
     assert (found.state, found.node, found.why) == ("running", "n2", "working: 1 of 2 steps")
 
@@ -216,6 +214,18 @@ def test_no_log_is_named_that_is_not_there(place: Place) -> None:
 def test_a_submission_that_was_cut_off_is_said_to_be_so(place: Place) -> None:
     place.submit(job="")
     assert "its submission was cut off, and Slurm knows no job of it" in place.status().why
+
+
+def test_a_job_whose_submission_was_cut_off_is_known_by_its_own_word_once_slurm_forgot_it(
+    place: Place,
+) -> None:
+    place.submit(job="")
+    place.begin()
+    log = place.records.jobs / f"{JOB}_0_log.err"
+    log.write_text("Killed\n")
+    found = place.status()
+    assert (found.state, found.job, found.log) == ("failed", JOB, log)
+    assert list(found.tail) == ["Killed"]
 
 
 def test_a_job_whose_number_a_submission_had_not_noted_is_found_submitted_once_and_cancelled(

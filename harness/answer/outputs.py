@@ -10,7 +10,7 @@ from harness.answer import hygiene
 from harness.answer.answer import Reasoning
 from harness.answer.prompts import Prompt, read_prompts
 from harness.answer.turns import every_turn
-from harness.data.records import Record, read_records, text_field
+from harness.data.records import NEED_TEXT, Record, read_records, text_field
 from harness.errors import HarnessError, InputError
 from harness.llm.reply import DECLINED
 from harness.spec.base import DataPath
@@ -160,8 +160,11 @@ def given_records(given: DataPath | OutputFiles) -> tuple[Path, list[Record]]:
         return path, read_records(path)
     columns = PromptColumns(output=given.output)
     prompts = read_prompts(PromptSet(files=given.files, columns=columns), None)
+    for prompt in prompts:
+        if prompt.output is None:
+            raise InputError(f"{prompt.place}: no output in `{given.output}`", NEED_TEXT)
     rows = [
-        {"instruction": p.instruction, "input": p.input, "output": p.output or "",
+        {"instruction": p.instruction, "input": p.input, "output": p.output,
          "generator": given.output, "dataset": p.dataset}
         for p in prompts
     ]  # fmt: skip
@@ -188,7 +191,7 @@ def given_outputs(data: DataPath | OutputFiles, prompts: Sequence[Prompt]) -> li
         )
         if outputs.setdefault(key, output) != output:
             raise InputError(
-                f"{path}:{record.line}: a second, other output for the same prompt: {key[0][:60]!r}",
+                f"{record.place(path)}: a second, other output for the same prompt: {key[0][:60]!r}",
                 "A reference has one output for each prompt.",
             )
     missing = [prompt for prompt in prompts if prompt.key not in outputs]

@@ -35,6 +35,7 @@ from harness.data.conversations import (
     is_absent,
     read_message,
 )
+from harness.data.records import NEED_TEXT, shown
 from harness.data.tables import Every, Table, TableRow, read_files, read_hub
 from harness.errors import InputError
 from harness.spec.prompts import HubPrompts, PromptColumns, PromptSet
@@ -73,6 +74,8 @@ class Prompt:
     later: tuple[str, ...] = ()
     """What the user says after the answer to this."""
     turn: int = 1
+    place: str = field(default="", repr=False, compare=False)
+    """The file and line that it was read from."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -245,13 +248,14 @@ def _prompt(row: TableRow, columns: dict[str, str], name: str | None, is_first: 
     if "output" in columns and not is_absent(row.fields.get(columns["output"])):
         output = text("output")
     if not (question or instruction).strip():
-        raise InputError(f"{row.place}: an empty instruction")
+        raise InputError(f"{row.place}: an empty instruction", NEED_TEXT)
     if name is None and "dataset" in columns:
         value = row.fields.get(columns["dataset"])
         name = None if value is None else str(value)
     return Prompt(
-        instruction, input_text, system, name, output, row.fields, history, question, later
-    )
+        instruction, input_text, system, name, output, row.fields, history, question, later,
+        place=row.place,
+    )  # fmt: skip
 
 
 def _user_turns(row: TableRow, column: str) -> list[str]:
@@ -272,8 +276,8 @@ def _text(row: TableRow, column: str, needed: bool = False) -> str:
             return as_text(value)
     if column not in row.fields:
         has = ", ".join(row.fields) or "none"
-        raise InputError(f"{row.place}: no `{column}`; the fields here are: {has}")
-    raise InputError(f"{row.place}: `{column}` must be a text, not {str(value)[:60]}")
+        raise InputError(f"{row.place}: no `{column}`; the fields here are: {has}", NEED_TEXT)
+    raise InputError(f"{row.place}: `{column}` must be a text, not {shown(value)}", NEED_TEXT)
 
 
 def as_conversation(system: str, history: Sequence[tuple[str, str]], question: str) -> str:

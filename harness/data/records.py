@@ -15,6 +15,8 @@ from harness.errors import InputError
 
 MARK = "\ufeff"
 """That of UTF-8 at a file's start, and in files put together at the start of each."""
+ONE_FORMAT = "The file must hold one JSON list of objects, or one object a line."
+NEED_TEXT = "Give the record a text there, or leave it out."
 TOO_DEEP = "nested too deeply"
 TOO_LONG = "a number with too many digits"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -24,6 +26,12 @@ class Record(NamedTuple):
     line: int
     """Where the object starts, from 1."""
     fields: dict[str, Any]
+    number: int = 0
+    """From 1, where several objects start on one line; else 0."""
+
+    def place(self, path: Path | str) -> str:
+        """`FILE:LINE`, for people."""
+        return f"{path}:{self.line}" + (f" (record {self.number})" if self.number else "")
 
 
 @contextlib.contextmanager
@@ -58,19 +66,22 @@ def read_records(path: Path) -> list[Record]:
     except json.JSONDecodeError as e:
         raise InputError(
             f"{path}:{e.lineno}: not valid JSON: {e.msg} (column {e.colno})",
-            "The file must hold one JSON list of objects, or one object a line.",
+            ONE_FORMAT,
         ) from None
     records = []
     may_hold_half = _SURROGATE.search(text) is not None
-    for line, value in items:
+    has_shared_lines = len({line for line, _ in items}) < len(items)
+    for number, (line, value) in enumerate(items, 1):
+        record = Record(line, value, number if has_shared_lines else 0)
+        place = record.place(path)
         if not isinstance(value, dict):
-            raise InputError(f"{path}:{line}: an object is wanted, not {shown(value)}")
+            raise InputError(f"{place}: an object is wanted, not {shown(value)}", ONE_FORMAT)
         if may_hold_half and not _is_unicode(value):
             raise InputError(
-                f"{path}:{line}: a text here holds half of a surrogate pair, which is no character",
+                f"{place}: a text here holds half of a surrogate pair, which is no character",
                 "Remove the lone \\ud800 to \\udfff escape from it.",
             )
-        records.append(Record(line, value))
+        records.append(record)
     if not records:
         raise InputError(f"{path} holds no records")
     return records
@@ -89,8 +100,12 @@ def text_field(path: Path, record: Record, name: str, default: str | None = None
         return default
     if name not in record.fields:
         has = ", ".join(record.fields) or "none"
-        raise InputError(f"{path}:{record.line}: no `{name}`; the fields here are: {has}")
-    raise InputError(f"{path}:{record.line}: `{name}` must be a text, not {shown(value)}")
+        raise InputError(
+            f"{record.place(path)}: no `{name}`; the fields here are: {has}", NEED_TEXT
+        )
+    raise InputError(
+        f"{record.place(path)}: `{name}` must be a text, not {shown(value)}", NEED_TEXT
+    )
 
 
 def shown(value: Any) -> str:

@@ -171,7 +171,7 @@ def _is_parquet(file: Path, field: str) -> bool:
 
 def _json_rows(file: Path, at: Place) -> tuple[list[str], list[TableRow]]:
     rows = [
-        TableRow(record.fields, {**at, "line": record.line}, f"{file}:{record.line}")
+        TableRow(record.fields, {**at, "line": record.line}, record.place(file))
         for record in read_records(file)
     ]
     return _columns(row.fields for row in rows), rows

@@ -2,7 +2,7 @@
 and input."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ _MATCHED = (
     "prompts{} must be of one set; they are matched by instruction and input, letter by letter"
 )
 _HINT = _MATCHED.format(", outputs and reference")
-_NO_BASELINE = "prompts have no baseline output"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def read_pairs(call: StageCall, judge: PairwiseJudge) -> list[Pair]:
     outputs_file, outputs, faults = _outputs(call, places)
     reference_file, records = _reference(call, judge)
     baselines = _baselines(reference_file, records, places)
-    faults.append(_missing(places, baselines, _NO_BASELINE, f"in {reference_file}"))
+    faults.append(_no_baseline(prompts, baselines, reference_file))
     _refuse(faults, _HINT)
     several = prompt_set.files is not None
     return [
@@ -90,7 +89,7 @@ def check_baselines(given: DataPath | OutputFiles, prompts: Sequence[Prompt]) ->
     places = Counter(prompt.key for prompt in prompts)
     path, records = given_records(given)
     baselines = _baselines(path, records, places)
-    _refuse([_missing(places, baselines, _NO_BASELINE, f"in {path}")], _HINT)
+    _refuse([_no_baseline(prompts, baselines, path)], _HINT)
     for record in baselines.values():
         text_field(path, record, "output")
 
@@ -197,13 +196,33 @@ def _each_once(
     return by_key
 
 
-def _missing(keys: Iterable[Key], present: Iterable[Key], what: str, where: str) -> str:
+def _no_baseline(prompts: Sequence[Prompt], baselines: Iterable[Key], path: Path) -> str:
+    places = {prompt.key: prompt.place for prompt in reversed(prompts)}
+    return _missing(
+        dict.fromkeys(prompt.key for prompt in prompts),
+        baselines,
+        "prompts have no baseline output",
+        f"in {path}",
+        places,
+    )
+
+
+def _missing(
+    keys: Iterable[Key],
+    present: Iterable[Key],
+    what: str,
+    where: str,
+    places: Mapping[Key, str] | None = None,
+) -> str:
+    """Empty where all are present. `places`: where each key was read, to name the example's."""
     keys, present_keys = list(keys), set(present)
     missing = [key for key in keys if key not in present_keys]
     if not missing:
         return ""
     counts = f"{len(missing)} of {len(keys)} {what}"
-    return f"{counts} {where}".rstrip() + f", for example {_short(missing[0][0])}"
+    place = places.get(missing[0]) if places else ""
+    example = _short(missing[0][0]) + (f" ({place})" if place else "")
+    return f"{counts} {where}".rstrip() + f", for example {example}"
 
 
 def _matched(path: Path, record: Record) -> MatchedOutput:

@@ -49,12 +49,12 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     verdicts: dict[PromptPlace, float] = {}
     for record in read_records(path):
         fields = record.fields
-        _check_judge(f"{path}:{record.line}", fields, judge)
+        _check_judge(record.place(path), fields, judge)
         prompt = text_field(path, record, "instruction"), text_field(path, record, "input", "")
         judged = fields.get("output_2")
         if isinstance(judged, str) and prompt in texts and judged.strip() != texts[prompt]:
             raise InputError(
-                f"{path}:{record.line}: its verdict is on another output than {outputs} has for the "
+                f"{record.place(path)}: its verdict is on another output than {outputs} has for the "
                 f"prompt {prompt[0][:60]!r}",
                 "Give the outputs that were judged (reported.bridge, outputs).",
             )
@@ -65,7 +65,7 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
             # A prompt that is asked twice has two outputs, and two verdicts.
             if place >= times[prompt] > 0 and before not in (None, preference - 1):
                 raise InputError(
-                    f"{path}:{record.line}: a second, other verdict on the same output, of the prompt "
+                    f"{record.place(path)}: a second, other verdict on the same output, of the prompt "
                     f"{prompt[0][:60]!r}",
                     "Which of them the published number counts is not known. Give the file that it is "
                     "computed from.",

@@ -104,7 +104,7 @@ def _task(path: Path, record: Record, pairs: bool) -> Task:
     is_pair = "chosen" in record.fields and "output" not in record.fields
     if is_pair != pairs:
         raise InputError(
-            f"{path}:{record.line}: "
+            f"{record.place(path)}: "
             + ("the record holds chosen and rejected answers" if is_pair
                else "the record has no chosen and rejected answers"),
             "To train on the chosen answers alone, import them as outputs; objective: orpo trains "
@@ -113,7 +113,7 @@ def _task(path: Path, record: Record, pairs: bool) -> Task:
     names = ("chosen", "rejected") if pairs else ("output",)
     history = _history(path, record)
     return Task(
-        f"{path}:{record.line}",
+        record.place(path),
         text_field(path, record, "instruction"),
         text_field(path, record, "input", default=""),
         text_field(path, record, "system", default=""),
@@ -131,7 +131,7 @@ def _history(path: Path, record: Record) -> Sequence[tuple[str, str]]:
     )
     if not good:
         raise InputError(
-            f"{path}:{record.line}: `history` must be a list of [user, assistant] pairs of texts"
+            f"{record.place(path)}: `history` must be a list of [user, assistant] pairs of texts"
         )
     return [(user, assistant) for user, assistant in turns]
 
@@ -140,7 +140,7 @@ def _untrained(path: Path, record: Record, turns: int) -> Sequence[int]:
     numbers = record.fields.get(layouts.UNTRAINED) or []
     if not isinstance(numbers, list) or not all(n in range(turns) for n in numbers):
         raise InputError(
-            f"{path}:{record.line}: `{layouts.UNTRAINED}` must be a list of numbers of turns in "
+            f"{record.place(path)}: `{layouts.UNTRAINED}` must be a list of numbers of turns in "
             "`history`, from 0"
         )
     return numbers
@@ -157,7 +157,7 @@ def _is_marked(path: Path, record: Record) -> bool:
         marks.append(read_mark(name, cell, may_be_class=name == LABEL))
         if marks[-1] is None:
             raise InputError(
-                f"{path}:{record.line}: `{name}` is {shown(cell)}, which does not say "
+                f"{record.place(path)}: `{name}` is {shown(cell)}, which does not say "
                 "whether the record is trained on",
                 "Write true or false under the name `train`, or take the field out; gen: {recipe: "
                 "import} reads the file and leaves the field aside.",

@@ -168,7 +168,7 @@ def test_named_columns_are_taken_and_others_are_not_looked_for(tmp_path: Path) -
         ([{"instruction": "a"}, {"instruction": "\n"}], r"a\.jsonl:2: an empty instruction"),
         ([{"instruction": "a"}, {"input": "b"}], r"a\.jsonl:2: no `instruction`; .* are: input"),
         ([{"instruction": ["a"]}], "`instruction` must be a text"),
-        ([{"instruction": "a", "input": True}], "`input` must be a text, not True"),
+        ([{"instruction": "a", "input": True}], "`input` must be a text, not true"),
         ([{"said": "a"}], "no `instruction` in its records, which have: said"),
         ([{"instruction": "a", "question": "b"}], "instruction and question could each hold"),
         ([{"prompt": "a", "messages": []}], "prompt and messages could each hold"),

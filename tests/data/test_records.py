@@ -64,6 +64,18 @@ def test_a_field_that_is_missing_or_no_text_is_named_with_its_line(tmp_path: Pat
         assert text_field(path, record, absent, default="") == ""
 
 
+def test_of_a_list_on_one_line_the_record_is_named_by_its_number(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('[{"output": "a"}, {"out": "b"}]')
+    _, record = read_records(path)
+    with pytest.raises(InputError, match=r"rows\.json:1 \(record 2\): no `output`") as error:
+        text_field(path, record, "output")
+    assert "leave it out" in error.value.hint
+    path.write_text('[{"output": "a"}, 5]')
+    with pytest.raises(InputError, match=r"rows\.json:1 \(record 2\): an object is wanted, not 5"):
+        read_records(path)
+
+
 def test_a_byte_order_mark_is_no_text_and_only_a_newline_ends_a_record(tmp_path: Path) -> None:
     rows = [{"a": "one\u2028two\u2029three\x85four"}, {"a": "b"}]
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\r\n" for row in rows)

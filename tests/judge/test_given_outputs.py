@@ -69,6 +69,34 @@ def test_a_column_or_a_prompt_that_is_not_there_is_one_sentence(
         check_baselines(given, prompts)
 
 
+@pytest.mark.parametrize("missing", [{}, {"alpaca2": None}])
+def test_a_missing_output_of_one_of_several_files_is_told_with_file_and_line_and_is_not_empty(
+    files: dict[str, str], missing: dict[str, None]
+) -> None:
+    prompts = read_prompts(PromptSet.model_validate({"files": files}), None)
+    path = Path(files["sinstruct"])
+    rows = json.loads(path.read_text())
+    del rows[1]["alpaca2"]
+    path.write_text(
+        "[\n" + ",\n".join(json.dumps(row) for row in (rows[0], rows[1] | missing)) + "]"
+    )
+    given = OutputFiles.model_validate({"files": files, "output": "alpaca2"})
+    for read in (check_baselines, given_outputs):
+        with pytest.raises(InputError) as error:
+            read(given, prompts)
+        assert error.value.message == f"{path}:3: no output in `alpaca2`"
+        assert "leave it out" in error.value.hint
+
+
+def test_a_prompt_without_a_baseline_output_is_named_with_its_file_and_line(
+    files: dict[str, str],
+) -> None:
+    prompts = read_prompts(PromptSet.model_validate({"files": files}), None)
+    koala = OutputFiles.model_validate({"files": {"koala": files["koala"]}, "output": "alpaca2"})
+    with pytest.raises(InputError, match=rf"for example 'Add.' \({files['sinstruct']}:2\)\n"):
+        check_baselines(koala, prompts)
+
+
 def test_both_a_reference_and_an_engine_take_them_and_the_column_is_in_the_key(
     files: dict[str, str], tmp_path: Path
 ) -> None:

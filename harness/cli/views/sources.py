@@ -1,5 +1,6 @@
 """A row's settings, and where each value comes from."""
 
+import contextlib
 import json
 import re
 from collections import Counter
@@ -9,10 +10,12 @@ from itertools import groupby
 from pathlib import Path
 
 from pydantic import JsonValue
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from harness.cli.views.hanging import hanging
 from harness.common.progress import counted, plain
 from harness.row.inherited import stale_in
 from harness.row.load import LoadedRow
@@ -33,6 +36,9 @@ VALUE, VALUE_SHARE = (16, 48), 3
 """Widths of the columns, of the values' the least and the most: it has a third of what is left of the
 terminal's, and the sources have the rest."""
 GAPS = 6
+MOST_LINES = 3
+"""In a column; what is longer, or has a word longer than the column, stands below."""
+INDENT = 4
 DITTO = '"'
 
 
@@ -46,29 +52,53 @@ def show_sources(console: Console, loaded: LoadedRow, as_json: bool) -> None:
         documents = [_to_json(setting, stale) for setting in settings]
         console.file.write(json.dumps(documents, indent=2) + "\n")
         return
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("setting", width=NAME, overflow="fold")
-    table.add_column("value", width=_value_width(console, settings), overflow="fold")
-    table.add_column("source", overflow="fold")
-    table.add_column("status", width=STATUS)
+    console.print(Group(*_parts(console, settings, stale)), highlight=False)
+    counts = Counter(map(status_of, settings))
+    each = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    console.print(f"{counted(len(settings), 'setting')}: {each}", highlight=False)
+
+
+def _parts(
+    console: Console, settings: Sequence[Valued], stale: Mapping[str, Path]
+) -> list[Table | Text]:
+    """Tables, and between them the values and sources that do not fit into their column."""
+    width = _value_width(console, settings)
+    table, room = _table(console, width, has_header=True)
+    parts: list[Table | Text] = [table]
     for part, inside in groupby(settings, _part_of):
         table.add_row(f"[bold]{escape(part)}[/]")
         above = ""
         for setting in inside:
-            source = _source(setting, stale)
-            cells = (
-                _name(setting, part),
-                _value(setting),
-                DITTO if source and source == above else source,
-            )
+            value, source = plain(_value(setting)), plain(_source(setting, stale))
+            shown = DITTO if source and source == above else source
+            above, below = source, []
+            if not _fits(value, width):
+                below, value = [value], ""
+            if not _fits(shown, room):
+                below, shown = [*below, f"from: {source}"], ""
             status = status_of(setting)
-            shown = f"[{STYLES[status]}]{status}[/]" if status in STYLES else status
-            table.add_row(*(escape(plain(cell)) for cell in cells), shown)
-            above = source
-    console.print(table, highlight=False)
-    counts = Counter(map(status_of, settings))
-    each = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    console.print(f"{counted(len(settings), 'setting')}: {each}", highlight=False)
+            marked = f"[{STYLES[status]}]{status}[/]" if status in STYLES else status
+            table.add_row(*map(escape, (plain(_name(setting, part)), value, shown)), marked)
+            if below:
+                parts += [hanging(console, Text(" " * INDENT + text), INDENT) for text in below]
+                table, _ = _table(console, width)
+                parts.append(table)
+    return parts
+
+
+def _fits(text: str, width: int) -> bool:
+    return len(text) <= MOST_LINES * width and all(len(word) <= width for word in text.split())
+
+
+def _table(console: Console, width: int, has_header: bool = False) -> tuple[Table, int]:
+    """A table with columns of fixed widths, and that of the sources."""
+    room = max(1, console.width - NAME - width - STATUS - GAPS)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=has_header)
+    table.add_column("setting", width=NAME, overflow="fold")
+    table.add_column("value", width=width, overflow="fold")
+    table.add_column("source", width=room, overflow="fold")
+    table.add_column("status", width=STATUS)
+    return table, room
 
 
 def _without_stale(setting: Valued, stale: Mapping[str, Path]) -> Valued:
@@ -114,6 +144,9 @@ def _name(setting: Valued, part: str) -> str:
 def _value(setting: Valued) -> str:
     value = setting.value
     text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        with contextlib.suppress(ValueError):  # spaced, so that lines break between its parts
+            text = json.dumps(json.loads(value), ensure_ascii=False)
     if re.fullmatch(REVISION, text):
         text = text[:12]
     return f"{text or repr(text)} (default)" if setting.is_default else text

@@ -1,11 +1,12 @@
 """`harness show ROW --sources`: each setting with its value, its source and how the two stand."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import command, write_row
+from tests.helpers import TINY, command, write_row
 
 SOURCES = {
     "model.random": {"document": "README, Setup"},
@@ -68,6 +69,29 @@ def test_the_table_is_read_at_80_columns(spec: Path, monkeypatch: pytest.MonkeyP
     assert "1 deviation, 1 assumption" in text
 
 
+def test_what_is_too_long_for_its_column_stands_below_broken_between_its_parts(
+    tmp_path: Path,
+) -> None:
+    from rich.console import Console
+
+    from harness.cli.views.sources import show_sources
+    from harness.row.load import load_rows
+
+    config = {"model_type": "qwen2", **TINY, "tie_word_embeddings": True}
+    place = {"repository": "a/b", "commit": "c" * 40, "file": "a/folder/with/a/long/name/run.sh"}
+    spec = write_row(
+        tmp_path, model={"random": {"config": config}}, sources={"model.random": place}
+    )
+    console = Console(width=80, record=True, emoji=False)
+    show_sources(console, load_rows([spec])[0], as_json=False)
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    start = next(n for n, line in enumerate(lines) if line.startswith("  random.config "))
+    end = lines.index("    from: a/b@cccccccc a/folder/with/a/long/name/run.sh")
+    assert lines[start].split() == ["random.config", "same"]
+    assert json.loads(" ".join(lines[start + 1 : end])) == config
+    assert all(re.fullmatch(r' {4}\S.*[,}"]', line) for line in lines[start + 1 : end])
+
+
 def test_a_wide_terminal_shows_values_whole_and_a_source_of_a_replaced_value_is_none(
     spec: Path,
 ) -> None:
@@ -82,11 +106,13 @@ def test_a_wide_terminal_shows_values_whole_and_a_source_of_a_replaced_value_is_
     above.write_text(
         f"extends: {spec.name}\nrow: above\ngen: {{prompt: {name}}}\ntrain: {{weight_decay: 0.2}}\n"
     )
-    for width, is_whole in ((200, True), (80, False)):
+    for width, is_beside in ((200, True), (80, False)):
         console = Console(width=width, record=True, emoji=False)
         show_sources(console, load_rows([above])[0], as_json=False)
         text = console.export_text()
-        assert (name in text) == is_whole
+        line = next(line for line in text.splitlines() if name in line)
+        assert line.startswith("  prompt ") == is_beside
+        assert is_beside or line == f"    {name}"
         assert max(len(line.rstrip()) for line in text.splitlines()) <= width
     line = next(line for line in text.splitlines() if line.startswith("  weight_decay"))
     assert line.rstrip().endswith("no source")

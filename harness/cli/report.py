@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
-from harness.cli.workspace import make_planners, rows_of
+from harness.cli.workspace import Workspace, rows_of, with_workspace
 
 
 @click.command()
@@ -17,26 +17,14 @@ from harness.cli.workspace import make_planners, rows_of
 )
 @click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
               help="Outputs of each row in the reader; 0: none.")  # fmt: skip
-@SCALE
-@ANY_EXECUTOR
-@VOLUME
-@DATA
-def report(
-    specs: tuple[str, ...],
-    out: Path | None,
-    outputs: int,
-    scale: str,
-    executor: str | None,
-    volume: Path,
-    inputs: Path | None,
-) -> None:
+@with_workspace(SCALE, ANY_EXECUTOR, VOLUME, DATA)
+def report(specs: tuple[str, ...], out: Path | None, outputs: int, workspace: Workspace) -> None:
     """Write one HTML page of matrix, rows' stories and outputs.
 
     The page is self-contained: it asks for nothing over a network, and can be mailed as it is.
     """
     from harness.report.html.page import write_report
 
-    planners = make_planners(volume, inputs, executor)
-    out = out or volume / "results" / "report.html"
-    written = write_report(rows_of(specs, scale), planners, out, outputs)
-    click.echo(written)
+    planners = workspace.planners()
+    out = out or workspace.volume / "results" / "report.html"
+    click.echo(write_report(rows_of(specs, workspace.scale), planners, out, outputs))

@@ -131,7 +131,10 @@ def check(ask: Asked, site: SlurmSite) -> None:
     Raises:
         InputError: it could not, or the partition, account or QOS is not there for this user.
     """
-    flags = _flags(ask, site)
+    flags = [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in options(ask, site).items()
+    ]
     try:
         tools.call(["sbatch", "--test-only", *flags, "--wrap=true"])
     except tools.NoAnswer:
@@ -143,7 +146,8 @@ def check(ask: Asked, site: SlurmSite) -> None:
         ) from None
 
 
-def _flags(ask: Asked, site: SlurmSite) -> list[str]:
+def options(ask: Asked, site: SlurmSite) -> dict[str, Any]:
+    """As sbatch's long options: name -> value, True for one without."""
     values: dict[str, Any] = {
         "partition": site.partition,
         "account": site.account,
@@ -156,11 +160,7 @@ def _flags(ask: Asked, site: SlurmSite) -> list[str]:
         "time": ask.minutes if ask.minutes is not None else "UNLIMITED",
         **site.options(),
     }
-    return [
-        f"--{name}" if value is True else f"--{name}={value}"
-        for name, value in values.items()
-        if value is not None
-    ]
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _rounded(least: float, unit: int) -> int:

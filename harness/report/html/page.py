@@ -15,6 +15,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from harness.artefact.store import write_atomically
+from harness.common.grouping import grouped
 from harness.common.progress import counted
 from harness.errors import InputError
 from harness.report.formats import written_to
@@ -60,9 +61,7 @@ def render(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int)
         together([line for loaded in rows for line in lines_of(loaded, planners)])
     )
     layouts = layouts_of(lines)
-    lines_by_row: dict[str, list[MatrixLine]] = {}
-    for line in lines:
-        lines_by_row.setdefault(line.cells.row, []).append(line)
+    lines_by_row = grouped(lines, lambda line: line.cells.row)
     appendix = Appendix()
     # As the matrix has them; rows without a line come last.
     tables: dict[str, list[Html]] = {line.cells.table: [] for line in lines}

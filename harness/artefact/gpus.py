@@ -208,7 +208,7 @@ def runs_cuda_13(gpu: Gpu) -> bool:
     return not cannot(gpu)
 
 
-def remedy(gpu: Gpu, count: int = 1, setting: str = PROCESSES) -> str:
+def remedy(gpu: Gpu, count: int = 1) -> str:
     """What to do about a card that CUDA 13 cannot use, where `count` are needed: no driver makes a
     card newer."""
     if gpu.capability is None or gpu.capability >= OLDEST:
@@ -220,7 +220,7 @@ def remedy(gpu: Gpu, count: int = 1, setting: str = PROCESSES) -> str:
     elsewhere = f"it takes {what} of {sm(OLDEST)} or newer"
     if not newer:
         return f"No driver mends that: {elsewhere}."
-    return f"No driver mends that: {elsewhere}, or {setting}: {len(newer)} with {_named(newer)}."
+    return f"No driver mends that: {elsewhere}, or {PROCESSES}: {len(newer)} with {_named(newer)}."
 
 
 def emulates_bfloat16(gpu: Gpu) -> bool:

@@ -24,12 +24,12 @@ BEATS = 6
 """Heartbeats in the time after which a lease counts as left behind."""
 
 
-def lease(path: str, seconds: float, timeout: float = 0) -> SoftReadWriteLock:
+def lease(path: str, seconds: float) -> SoftReadWriteLock:
     """A lease that others may take once they saw nothing of its holder for so many seconds, by their
-    own clock. It waits `timeout` seconds for another's."""
+    own clock."""
     return SoftReadWriteLock(
         path,
-        timeout,
+        0,
         is_singleton=False,
         heartbeat_interval=seconds / BEATS,
         stale_threshold=seconds,

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import INPUTS, VOLUME
-from harness.cli.workspace import make_console, make_planner, row_named
+from harness.cli.workspace import Workspace, make_console, with_workspace
 from harness.errors import InputError
 
 
@@ -31,15 +31,13 @@ from harness.errors import InputError
     type=click.Path(path_type=Path),
     help="The prompt set or baseline outputs: how many prompts are expected, and which.",
 )
-@VOLUME
-@INPUTS
+@with_workspace(VOLUME, INPUTS)
 def audit(
     paths: tuple[Path, ...],
     as_json: bool,
     training_data: Path | None,
     reference: Path | None,
-    volume: Path,
-    inputs: Path | None,
+    workspace: Workspace,
 ) -> None:
     """Recompute result folders, ours or others', and look for faults.
 
@@ -57,7 +55,7 @@ def audit(
             f"harness audit {' '.join(rows)}",
         )
     if rows:
-        sys.exit(_audit_rows(rows, as_json, volume, inputs))
+        sys.exit(_audit_rows(rows, as_json, workspace))
     from harness.audit import audit_paths
     from harness.cli.views.audit import show_audits, to_json
 
@@ -76,7 +74,7 @@ def _is_row(path: Path) -> bool:
     return len(path.parts) == 1 and not path.exists() and Path("specs").is_dir()
 
 
-def _audit_rows(names: list[str], as_json: bool, volume: Path, inputs: Path | None) -> int:
+def _audit_rows(names: list[str], as_json: bool, workspace: Workspace) -> int:
     """The exit code."""
     import json
 
@@ -86,10 +84,10 @@ def _audit_rows(names: list[str], as_json: bool, volume: Path, inputs: Path | No
     from harness.results.published import audit_published, to_json
     from harness.run.given.bring import NotBrought
 
-    planner = make_planner(volume, inputs, "local")
+    planner = workspace.planner()
     audits = []
     for name in names:
-        row = row_named(name).row
+        row = workspace.row(name).row
         # What is told of downloads is none of the audit's output.
         stderr = Console(stderr=True, emoji=False)
         try:

@@ -5,15 +5,13 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, SCALE, SPECS, VOLUME
-from harness.cli.workspace import make_console, make_planner, plan_specs
+from harness.cli.workspace import Workspace, make_console, with_workspace
 
 
 @click.command()
 @SPECS
-@SCALE
-@VOLUME
-@DATA
-def cancel(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None) -> None:
+@with_workspace(SCALE, VOLUME, DATA)
+def cancel(specs: tuple[Path, ...], workspace: Workspace) -> None:
     """End the jobs of submitted rows. What they have made is kept: `submit` goes on from it.
 
     A stage that other rows share ends for these too.
@@ -23,10 +21,9 @@ def cancel(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | Non
     from harness.run.slurm.status import cancel, nothing_submitted
     from harness.run.slurm.submit import site_here
 
-    site = site_here()
-    planner = make_planner(volume, inputs, site.executor)
+    planner = workspace.planner(site_here().executor)
     console = make_console()
-    plans = plan_specs(specs, planner, scale)
+    plans = workspace.plans(specs, planner)
     if words := nothing_submitted(planner.store):
         say(console, words)
         return

@@ -1,12 +1,11 @@
 """`harness chat`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
-from harness.cli.workspace import make_console, make_planner, row_named
+from harness.cli.workspace import Workspace, make_console, with_workspace
 from harness.common.encoding import typed
 
 
@@ -22,13 +21,8 @@ from harness.common.encoding import typed
 @click.option("--system", default="", help="A system message [default: the template's].")
 @click.option("--once", metavar="TEXT", help="Answer this alone, and leave.")
 @click.option("--label", default="", help='Which of several models, for example "train seed 1".')
-@SCALE
-@VOLUME
-@DATA
-@EXECUTOR
-def chat(
-    name: str, scale: str, volume: Path, inputs: Path | None, executor: str, **wishes: Any
-) -> None:
+@with_workspace(SCALE, VOLUME, DATA, EXECUTOR)
+def chat(name: str, workspace: Workspace, **wishes: Any) -> None:
     """Talk to a row's model, in the row's own template.
 
     To its trained model, or to its base model where it trains none. It runs in this Python
@@ -41,8 +35,8 @@ def chat(
     from harness.run.executors.local import LocalExecutor
     from harness.run.runner import Runner
 
-    planner = make_planner(volume, inputs, executor)
-    plan = planner.plan_model(row_named(name, scale))
+    planner = workspace.planner()
+    plan = planner.plan_model(workspace.row(name))
     wishes |= {option: typed(wishes[option]) for option in ("once", "system") if wishes[option]}
     runner = Runner(planner.store, planner.files, LocalExecutor(), make_console())
     with env_variables.restored(env_variables.given("answer")):

@@ -1,30 +1,17 @@
 """`harness compare`."""
 
-from pathlib import Path
-
 import click
 
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
-from harness.cli.workspace import make_console, make_planners, row_named
+from harness.cli.workspace import Workspace, make_console, with_workspace
 
 
 @click.command()
 @click.argument("first", metavar="ROW")
 @click.argument("second", metavar="ROW")
 @click.option("--json", "as_json", is_flag=True, help="The comparison as JSON.")
-@SCALE
-@ANY_EXECUTOR
-@VOLUME
-@DATA
-def compare(
-    first: str,
-    second: str,
-    as_json: bool,
-    scale: str,
-    executor: str | None,
-    volume: Path,
-    inputs: Path | None,
-) -> None:
+@with_workspace(SCALE, ANY_EXECUTOR, VOLUME, DATA)
+def compare(first: str, second: str, as_json: bool, workspace: Workspace) -> None:
     """Compare two rows, prompt by prompt.
 
     The difference with its interval, how many prompts changed their verdict, the smallest difference
@@ -32,7 +19,6 @@ def compare(
     """
     from harness.results.compare import show_comparison
 
-    planners = make_planners(volume, inputs, executor)
-    show_comparison(
-        make_console(), row_named(first, scale), row_named(second, scale), planners, as_json
-    )
+    planners = workspace.planners()
+    rows = workspace.row(first), workspace.row(second)
+    show_comparison(make_console(), *rows, planners, as_json)

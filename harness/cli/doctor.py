@@ -1,17 +1,14 @@
 """`harness doctor`."""
 
-from pathlib import Path
-
 import click
 
 from harness.cli.options import DATA, VOLUME
-from harness.cli.workspace import inputs_folder, make_console
+from harness.cli.workspace import Workspace, inputs_folder, make_console, with_workspace
 
 
 @click.command()
-@VOLUME
-@DATA
-def doctor(volume: Path, inputs: Path | None) -> None:
+@with_workspace(VOLUME, DATA)
+def doctor(workspace: Workspace) -> None:
     """Say what is there, and what each lack would prevent.
 
     Looked for: engines (Docker, podman, Apptainer, Charliecloud), Compose, images, GPUs (driver,
@@ -25,6 +22,6 @@ def doctor(volume: Path, inputs: Path | None) -> None:
     from harness.run.doctor import examine, summary
 
     console = make_console()
-    checks = examine(volume, inputs_folder(inputs))
+    checks = examine(workspace.volume, inputs_folder(workspace.inputs))
     show_checks(console, checks)
     say(console, summary(checks))

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
-from harness.cli.workspace import make_console, make_planner, matrix_lines, row_named
+from harness.cli.workspace import Workspace, make_console, matrix_lines, with_workspace
 from harness.errors import masked
 
 
@@ -25,20 +25,8 @@ from harness.errors import masked
 @click.option(
     "--simulated", is_flag=True, help="Upload a model whose data or weights are no real one's."
 )
-@SCALE
-@VOLUME
-@DATA
-@EXECUTOR
-def export(
-    name: str,
-    weights: bool,
-    model: bool,
-    scale: str,
-    volume: Path,
-    inputs: Path | None,
-    executor: str,
-    **target: Any,
-) -> None:
+@with_workspace(SCALE, VOLUME, DATA, EXECUTOR)
+def export(name: str, weights: bool, model: bool, workspace: Workspace, **target: Any) -> None:
     """Pack a row for others to replay, or give its trained model away.
 
     ROW is a row below specs/ or a spec file. To a folder or an archive (.zip): an RO-Crate with spec,
@@ -50,19 +38,17 @@ def export(
     """
     from harness.crate.export import HUB, Target
     from harness.crate.export import export as export_model
-    from harness.run.executors import make
-    from harness.run.runner import Runner
 
     if target["to"].lower().startswith(HUB):
         target["to"] = HUB + target["to"][len(HUB) :]
-    planner = make_planner(volume, inputs, executor)
-    loaded = row_named(name, scale)
+    planner = workspace.planner()
+    loaded = workspace.row(name)
     console = make_console()
     is_upload = target["to"].startswith(HUB)
     if is_upload:
         planner.store.prepare()
     if model or is_upload:
-        runner = Runner(planner.store, planner.files, make(executor, volume), console)
+        runner = workspace.runner(planner, console)
         messages = export_model(runner, planner.plan_model(loaded), Target(**target))
     else:
         from harness.crate.pack import pack

@@ -5,15 +5,13 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SPECS, VOLUME
-from harness.cli.workspace import make_console, make_planner, plan_specs
+from harness.cli.workspace import Workspace, make_console, with_workspace
 
 
 @click.command()
 @SPECS
-@VOLUME
-@DATA
-@EXECUTOR
-def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: str) -> None:
+@with_workspace(VOLUME, DATA, EXECUTOR)
+def fetch(specs: tuple[Path, ...], workspace: Workspace) -> None:
     """Download the given files, models and data sets that rows name.
 
     Files come from their addresses, the rest from the hub. A download that broke off is gone on with.
@@ -22,15 +20,11 @@ def fetch(specs: tuple[Path, ...], volume: Path, inputs: Path | None, executor: 
     address are named at the end, and the exit code is then 2. HARNESS_MIRROR names an address or a
     folder where given files are looked for first.
     """
-    from harness.run.executors import make
     from harness.run.given.bring import check_addressed
-    from harness.run.hub import Downloads
     from harness.run.needs import Hopeful
 
-    planner = make_planner(volume, inputs, executor)
+    planner = workspace.planner(kind=Hopeful)
     planner.store.prepare()
-    files = planner.files
-    planner.files = Hopeful(files.inputs, planner.store.root / "cache/digests.json", files.fetched)
-    plans = plan_specs(specs, planner)
-    Downloads(planner.store, planner.files, make(executor, volume), make_console()).fetch(plans)
+    plans = workspace.plans(specs, planner)
+    workspace.runner(planner, make_console()).downloads.fetch(plans)
     check_addressed([d for plan in plans for s in plan.stages for d in s.data()], planner.files)

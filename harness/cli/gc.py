@@ -5,18 +5,15 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, VOLUME
-from harness.cli.workspace import load_specs, make_planner, open_store, spec_folder
+from harness.cli.workspace import Workspace, load_specs, spec_folder, with_workspace
 
 
 @click.command()
 @click.argument("artefacts", nargs=-1, metavar="[STAGE/KEY]...")
 @click.option("--specs", default=None, type=click.Path(path_type=Path), help="[default: specs]")
 @click.option("--yes", is_flag=True, help="Remove what is listed.")
-@VOLUME
-@DATA
-def gc(
-    artefacts: tuple[str, ...], specs: Path | None, yes: bool, volume: Path, inputs: Path | None
-) -> None:
+@with_workspace(VOLUME, DATA)
+def gc(artefacts: tuple[str, ...], specs: Path | None, yes: bool, workspace: Workspace) -> None:
     """List, and with --yes remove, what is not needed.
 
     That is what no spec below specs/ refers to as it stands now; or the artefacts named.
@@ -25,11 +22,11 @@ def gc(
 
     from harness.run.gc import collect, named_items, remove
 
-    store = open_store(volume)
+    store = workspace.store()
     if artefacts:
         items = named_items(store, artefacts)
     else:
-        planners = [make_planner(volume, inputs, name) for name in ("docker", "local")]
+        planners = [workspace.planner(name) for name in ("docker", "local")]
         items = collect(store, load_specs((specs or spec_folder(),)), planners)
     size = 0
     for item in items:

@@ -5,15 +5,14 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, VOLUME
-from harness.cli.workspace import load_specs, make_planner
+from harness.cli.workspace import Workspace, load_specs, with_workspace
 
 
 @click.command()
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--label", default="", help="Which replicate, such as 'train seed 2'.")
-@VOLUME
-@DATA
-def join(spec: Path, label: str, volume: Path, inputs: Path | None) -> None:
+@with_workspace(VOLUME, DATA)
+def join(spec: Path, label: str, workspace: Workspace) -> None:
     """Take part, as another machine, in a row's training.
 
     For rows with train.launch.machines over 1: `harness run SPEC` on the first machine, this on each
@@ -21,5 +20,5 @@ def join(spec: Path, label: str, volume: Path, inputs: Path | None) -> None:
     """
     from harness.run.join import join_row
 
-    planner = make_planner(volume, inputs, "local")
+    planner = workspace.planner()
     join_row(planner.plan_model(load_specs((spec,))[0]), planner.store, label)

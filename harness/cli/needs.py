@@ -7,24 +7,14 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME, typed
-from harness.cli.workspace import make_console, make_planner, rows_to_run
+from harness.cli.workspace import Workspace, make_console, with_workspace
 
 
 @click.command()
 @click.argument("rows", nargs=-1, required=True, metavar="ROW...")
-@SCALE
-@VOLUME
-@DATA
-@EXECUTOR
+@with_workspace(SCALE, VOLUME, DATA, EXECUTOR)
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def needs(
-    rows: tuple[str, ...],
-    scale: str,
-    volume: Path,
-    inputs: Path | None,
-    executor: str,
-    as_json: bool,
-) -> None:
+def needs(rows: tuple[str, ...], as_json: bool, workspace: Workspace) -> None:
     """Say what rows need before they run, and what of it is there.
 
     Files with size and address, hub models (size, gated or not where that is known), keys by name,
@@ -35,12 +25,9 @@ def needs(
     from harness.cli.views.needs import show_needs
     from harness.run.needs import Forgiving, needs_of
 
-    planner = make_planner(volume, inputs, executor)
-    files = planner.files
-    cache = planner.store.root / "cache/digests.json"
-    planner.files = Forgiving(files.inputs, cache, files.fetched)
+    planner = workspace.planner(kind=Forgiving)
     specs = tuple(map(Path, rows))
-    plans = [planner.plan(row) for row in rows_to_run(specs, scale)]
+    plans = [planner.plan(row) for row in workspace.rows_to_run(specs)]
     result = needs_of(plans, planner, specs, typed("volume", "inputs", "executor"))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))

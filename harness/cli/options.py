@@ -74,6 +74,7 @@ SCALE = click.option(
 ANY_EXECUTOR = click.option(
     "--executor",
     type=click.Choice(EXECUTORS),
+    callback=lambda context, parameter, value: value or "",
     help="Whose artefacts to read, all that run images being one [default: the images' where a row has "
     "them, else local].",
 )

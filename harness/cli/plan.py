@@ -5,18 +5,13 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME, typed
-from harness.cli.workspace import make_console, make_planner, plan_specs
+from harness.cli.workspace import Workspace, make_console, with_workspace
 
 
 @click.command()
 @SPECS
-@SCALE
-@VOLUME
-@DATA
-@EXECUTOR
-def plan(
-    specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None, executor: str
-) -> None:
+@with_workspace(SCALE, VOLUME, DATA, EXECUTOR)
+def plan(specs: tuple[Path, ...], workspace: Workspace) -> None:
     """Show what would run, and why.
 
     Each stage is to run, is reused, or is stale; with what changed, and calls and tokens to expect. At
@@ -27,8 +22,8 @@ def plan(
     from harness.run.needs import needs_of
     from harness.run.ready import check
 
-    planner = make_planner(volume, inputs, executor)
-    plans = plan_specs(specs, planner, scale)
+    planner = workspace.planner()
+    plans = workspace.plans(specs, planner)
     needs = needs_of(plans, planner, specs, typed("volume", "inputs", "executor"))
     console = make_console(piped=80)
     show_plans(console, plans, needs.command)

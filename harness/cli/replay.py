@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
-from harness.cli.workspace import make_console, make_planner, row_named
+from harness.cli.workspace import Workspace, make_console, with_workspace
 from harness.errors import HarnessError, InputError
 
 if TYPE_CHECKING:
@@ -26,18 +26,8 @@ if TYPE_CHECKING:
     multiple=True,
     help="Only this stage; of a chain of recipes, every step [default: all].",
 )
-@SCALE
-@VOLUME
-@DATA
-@EXECUTOR
-def replay(
-    name: str,
-    kinds: tuple[str, ...],
-    scale: str,
-    volume: Path,
-    inputs: Path | None,
-    executor: str,
-) -> None:
+@with_workspace(SCALE, VOLUME, DATA, EXECUTOR)
+def replay(name: str, kinds: tuple[str, ...], workspace: Workspace) -> None:
     """Recompute a row's numbers from its artefacts, with no network.
 
     ROW is a row below specs/ or a spec file; CRATE the folder or archive that `harness export` made
@@ -51,24 +41,23 @@ def replay(
     cannot be written is only read.
     """
     from harness.crate.unpack import is_crate, mount_of, opened
-    from harness.run.executors import make
     from harness.run.replay import workable
     from harness.run.runner import Runner
 
     if is_crate(name):
-        with opened(Path(name), executor) as crate:
+        with opened(Path(name), workspace.executor) as crate:
             for note in crate.notes:
                 click.echo(f"note: {note}", err=True)
-            runner = Runner(crate.store, crate.files, make(executor, volume), make_console())
+            runner = workspace.runner(crate, make_console())
             _replay(runner, crate.plan, kinds, name, mount_of(Path(name)))
             if not kinds:
                 _compare_shifts(runner.console, crate)
         return
-    planner = make_planner(volume, inputs, executor)
-    twin = f" --scale {scale}" if scale != "full" else ""
+    planner = workspace.planner()
+    twin = f" --scale {workspace.scale}" if workspace.scale != "full" else ""
     with workable(planner.store) as store:
-        plan = planner.plan(row_named(name, scale))
-        runner = Runner(store, planner.files, make(executor, volume), make_console())
+        plan = planner.plan(workspace.row(name))
+        runner = Runner(store, planner.files, workspace.new_executor(), make_console())
         _replay(runner, plan, kinds, name + twin)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
-from harness.cli.workspace import make_planners, rows_of
+from harness.cli.workspace import Workspace, rows_of, with_workspace
 
 
 @click.command()
@@ -18,19 +18,9 @@ from harness.cli.workspace import make_planners, rows_of
 @click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
               help="Outputs of each row in the reader; 0: none.")  # fmt: skip
 @click.option("--all", "every_row", is_flag=True, help="Also rows of which nothing is made yet.")
-@SCALE
-@ANY_EXECUTOR
-@VOLUME
-@DATA
+@with_workspace(SCALE, ANY_EXECUTOR, VOLUME, DATA)
 def report(
-    specs: tuple[str, ...],
-    out: Path | None,
-    outputs: int,
-    every_row: bool,
-    scale: str,
-    executor: str | None,
-    volume: Path,
-    inputs: Path | None,
+    specs: tuple[str, ...], out: Path | None, outputs: int, every_row: bool, workspace: Workspace
 ) -> None:
     """Write one HTML page of matrix, rows' stories and outputs.
 
@@ -39,7 +29,7 @@ def report(
     """
     from harness.report.html.page import write_report
 
-    planners = make_planners(volume, inputs, executor)
-    out = out or volume / "results" / "report.html"
-    written = write_report(rows_of(specs, scale), planners, out, outputs, every_row)
-    click.echo(written)
+    planners = workspace.planners()
+    out = out or workspace.volume / "results" / "report.html"
+    rows = rows_of(specs, workspace.scale)
+    click.echo(write_report(rows, planners, out, outputs, every_row))

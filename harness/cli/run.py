@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME, Count
-from harness.cli.workspace import make_console, make_planner, plan_rows, rows_to_run
+from harness.cli.workspace import Workspace, make_console, plan_rows, with_workspace
 from harness.errors import HarnessError, InputError
 
 if TYPE_CHECKING:
@@ -33,19 +33,8 @@ if TYPE_CHECKING:
     help="How many stages run at a time, at most [default: as many as the machine bears while each has "
     "what it would have alone]. Also: HARNESS_JOBS.",
 )
-@SCALE
-@VOLUME
-@DATA
-@EXECUTOR
-def run(
-    specs: tuple[Path, ...],
-    only: str,
-    jobs: int | None,
-    scale: str,
-    volume: Path,
-    inputs: Path | None,
-    executor: str,
-) -> None:
+@with_workspace(SCALE, VOLUME, DATA, EXECUTOR)
+def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspace) -> None:
     """Run what is not there yet. Interrupted, the same command goes on.
 
     Stages that do not need one another run at the same time: each has GPUs of its own, as many as it
@@ -59,18 +48,17 @@ def run(
     from harness.results.agreement import show_agreement
     from harness.results.matrix import agreements_of, lines_of, together
     from harness.run import schedule
-    from harness.run.executors import StagesFailed, make
+    from harness.run.executors import StagesFailed
     from harness.run.failures import unread
-    from harness.run.runner import Runner
 
     stages = [s.strip() for s in only.split(",") if s.strip()]
     unknown = [s for s in stages if s not in STAGES]
     if unknown or (only and not stages):
         wrong = unknown[0] if unknown else only
         raise InputError(f"--only {wrong!r} is no stage; there are {', '.join(STAGES)}")
-    planner = make_planner(volume, inputs, executor)
+    planner = workspace.planner()
     console = make_console()
-    rows = rows_to_run(specs, scale)
+    rows = workspace.rows_to_run(specs)
     planner.store.prepare()
     damaged: dict[str, Damaged] = {}
     plans = plan_rows(rows, planner, damaged)
@@ -80,8 +68,8 @@ def run(
         if stages and not any(s.stage in stages for s in row_plan.stages):
             console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
     try:
-        runner = Runner(planner.store, planner.files, make(executor, volume), console)
-        schedule.run(runner, lambda: make(executor, volume), plans, stages, jobs)
+        runner = workspace.runner(planner, console)
+        schedule.run(runner, workspace.new_executor, plans, stages, jobs)
     except StagesFailed as e:
         failures, not_run = [*failures, *e.failures], e.not_run
     except OutputClosed:

@@ -2,12 +2,11 @@
 
 import math
 import sys
-from pathlib import Path
 
 import click
 
 from harness.cli.options import DATA, EXECUTOR, VOLUME
-from harness.cli.workspace import make_console, make_planner, row_named
+from harness.cli.workspace import Workspace, make_console, with_workspace
 from harness.errors import InputError
 
 
@@ -25,18 +24,9 @@ from harness.errors import InputError
     help="How often the verdict is looked at, at most.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be bought first, and buy nothing.")
-@VOLUME
-@DATA
-@EXECUTOR
+@with_workspace(VOLUME, DATA, EXECUTOR)
 def settle(
-    name: str,
-    usd: float,
-    metric: str,
-    looks: int,
-    dry_run: bool,
-    volume: Path,
-    inputs: Path | None,
-    executor: str,
+    name: str, usd: float, metric: str, looks: int, dry_run: bool, workspace: Workspace
 ) -> None:
     """Buy replicates until a verdict is decided or money is spent.
 
@@ -49,13 +39,12 @@ def settle(
     """
     from harness.results.settle import Settler
     from harness.results.verify import NOT_REPRODUCED, REPRODUCED, UNDECIDED
-    from harness.run.executors import make
 
     if not math.isfinite(usd):
         raise InputError(f"--usd {usd}: a number of dollars is wanted")
-    loaded = row_named(name)
+    loaded = workspace.row(name)
     metric = metric or next((m for m, c in loaded.row.reported.items() if c.value is not None), "")
-    planner = make_planner(volume, inputs, executor)
+    planner = workspace.planner()
     settler = Settler(loaded, metric, usd, looks, planner)
     console = make_console()
     if dry_run:
@@ -63,7 +52,7 @@ def settle(
             console.print(line, markup=False, highlight=False)
         return
     planner.store.prepare()
-    verdict = settler.settle(make(executor, volume), console).verdict
+    verdict = settler.settle(workspace.new_executor(), console).verdict
     for line in settler.kept():
         console.print(line, markup=False, highlight=False)
     codes = {"reproduced": REPRODUCED, "not reproduced": NOT_REPRODUCED}

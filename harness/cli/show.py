@@ -7,13 +7,13 @@ import click
 
 from harness.cli.options import EXECUTOR, INPUTS, SCALE, VOLUME
 from harness.cli.workspace import (
+    Workspace,
     among_rows,
     make_console,
-    make_planner,
-    row_named,
     tell_faulty,
     unknown_row,
     usable_specs,
+    with_workspace,
 )
 from harness.errors import InputError
 
@@ -46,10 +46,7 @@ if TYPE_CHECKING:
 )
 @click.option("--full", is_flag=True, help="Of outputs: long texts whole.")
 @click.option("--label", default="", help="Which of several outputs, such as 'train seed 2'.")
-@SCALE
-@VOLUME
-@INPUTS
-@EXECUTOR
+@with_workspace(SCALE, VOLUME, INPUTS, EXECUTOR)
 def show(
     name: str,
     as_json: bool,
@@ -59,10 +56,7 @@ def show(
     prompt: bool,
     sources: bool,
     outputs: bool,
-    scale: str,
-    volume: Path,
-    inputs: Path | None,
-    executor: str,
+    workspace: Workspace,
     **wishes: Any,
 ) -> None:
     """Print a row's artefacts, data cards, settings or outputs.
@@ -77,23 +71,23 @@ def show(
     if prompt:
         from harness.cli.views.prompts import show_prompts
 
-        show_prompts(make_console(), row_named(name, scale), make_planner(volume, inputs, executor))
+        show_prompts(make_console(), workspace.row(name), workspace.planner())
         return
     if sources:
         from harness.cli.views.sources import show_sources
 
-        show_sources(make_console(), row_named(name, scale), as_json)
+        show_sources(make_console(), workspace.row(name), as_json)
         return
     # What narrows outputs down asks for them.
     if outputs or any(value for option, value in wishes.items() if option != "count"):
         from harness.cli.views.outputs import show_outputs
         from harness.results.outputs import OutputOptions
 
-        plan = make_planner(volume, inputs, executor).plan(row_named(name, scale))
+        plan = workspace.planner().plan(workspace.row(name))
         show_outputs(make_console(), plan, OutputOptions(**wishes), as_json)
         return
-    planner = make_planner(volume, inputs, executor)
-    artefacts, loaded = _find_artefacts(name, planner, scale)
+    planner = workspace.planner()
+    artefacts, loaded = _find_artefacts(name, planner, workspace)
     for artefact in artefacts if check else []:
         artefact.check()
     if card:
@@ -112,7 +106,7 @@ def show(
 
 
 def _find_artefacts(
-    name: str, planner: "Planner", scale: str
+    name: str, planner: "Planner", workspace: Workspace
 ) -> "tuple[list[Artefact], LoadedRow | None]":
     """The artefacts of a row (see `row_named`), and that row; or those whose key begins so."""
     from harness.run.plan import made_otherwise, target
@@ -122,9 +116,9 @@ def _find_artefacts(
     of_file = name.endswith((".yaml", ".yml"))
     usable = usable_specs() if Path("specs").is_dir() and not of_file else None
     if of_file:
-        loaded: LoadedRow | None = row_named(name, scale)
+        loaded: LoadedRow | None = workspace.row(name)
     else:
-        loaded = among_rows(usable, name, scale) if usable else None
+        loaded = among_rows(usable, name, workspace.scale) if usable else None
     if loaded is not None:
         stages = planner.plan(loaded).stages
         artefacts = [s.artefact for s in stages if s.artefact is not None]

@@ -5,19 +5,15 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, SCALE, SPECS, VOLUME
-from harness.cli.workspace import make_console, make_planner, plan_specs
+from harness.cli.workspace import Workspace, make_console, with_workspace
 from harness.errors import HarnessError
 
 
 @click.command()
 @SPECS
-@SCALE
-@VOLUME
-@DATA
+@with_workspace(SCALE, VOLUME, DATA)
 @click.option("--json", "as_json", is_flag=True, help="All that is known of each stage, as JSON.")
-def status(
-    specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None, as_json: bool
-) -> None:
+def status(specs: tuple[Path, ...], as_json: bool, workspace: Workspace) -> None:
     """Show where each stage of submitted rows stands.
 
     Pending and what for, running where and how far, done, failed and why with its log's last lines,
@@ -30,9 +26,8 @@ def status(
     from harness.run.slurm.status import nothing_submitted, statuses
     from harness.run.slurm.submit import site_here
 
-    site = site_here()
-    planner = make_planner(volume, inputs, site.executor)
-    plans = plan_specs(specs, planner, scale)
+    planner = workspace.planner(site_here().executor)
+    plans = workspace.plans(specs, planner)
     if (words := nothing_submitted(planner.store)) and not as_json:
         say(make_console(), words)
         return

@@ -5,15 +5,13 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, SCALE, SPECS, VOLUME
-from harness.cli.workspace import inputs_folder, make_console, make_planner, plan_specs
+from harness.cli.workspace import Workspace, make_console, with_workspace
 
 
 @click.command()
 @SPECS
-@SCALE
-@VOLUME
-@DATA
-def submit(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | None) -> None:
+@with_workspace(SCALE, VOLUME, DATA)
+def submit(specs: tuple[Path, ...], workspace: Workspace) -> None:
     """Hand what is not there yet over to Slurm, and leave.
 
     Everything that can be checked is checked and everything that is read is downloaded here, as `run`
@@ -27,9 +25,9 @@ def submit(specs: tuple[Path, ...], scale: str, volume: Path, inputs: Path | Non
     from harness.run.slurm.submit import Submission, site_here
 
     site = site_here()
-    planner = make_planner(volume, inputs, site.executor)
+    planner = workspace.planner(site.executor)
     planner.store.prepare()
-    plans = plan_specs(specs, planner, scale)
-    folder = inputs_folder(inputs)
+    plans = workspace.plans(specs, planner)
+    folder = planner.files.inputs
     resolved = folder.resolve() if folder is not None and ":" not in str(folder) else folder
     Submission(planner.store, planner.files, site, resolved, make_console()).submit(plans)

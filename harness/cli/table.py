@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
-from harness.cli.workspace import make_console, make_planners, matrix_lines, rows_of
+from harness.cli.workspace import Workspace, make_console, matrix_lines, rows_of, with_workspace
 
 
 @click.command()
@@ -30,20 +30,14 @@ from harness.cli.workspace import make_console, make_planners, matrix_lines, row
     help="With --format: the harness's columns, or a table like the study's own.",
 )
 @click.option("--all", "every_row", is_flag=True, help="Also rows that have no result.")
-@SCALE
-@ANY_EXECUTOR
-@VOLUME
-@DATA
+@with_workspace(SCALE, ANY_EXECUTOR, VOLUME, DATA)
 def table(
     specs: tuple[str, ...],
     out: Path | None,
     form: str | None,
     layout: str,
     every_row: bool,
-    scale: str,
-    executor: str | None,
-    volume: Path,
-    inputs: Path | None,
+    workspace: Workspace,
 ) -> None:
     """Write the results matrix and the tables, or print them.
 
@@ -58,8 +52,8 @@ def table(
     from harness.results.agreement import show_agreement
     from harness.results.matrix import data_alone, with_results
 
-    rows = rows_of(specs, scale)
-    planners = make_planners(volume, inputs, executor)
+    rows = rows_of(specs, workspace.scale)
+    planners = workspace.planners()
     lines, agreements = matrix_lines(rows, planners)
     listed, left_out = (lines, "") if every_row else with_results(lines)
     if form is not None:
@@ -78,7 +72,7 @@ def table(
     if unmeasured:
         click.echo(unmeasured, err=form is not None)
     if out is None and not specs and form is None:
-        out = volume / "results"
+        out = workspace.volume / "results"
         if not listed and not out.exists():
             click.echo("nothing written", err=True)
             return

@@ -1,29 +1,18 @@
 """`harness verify`."""
 
 import sys
-from pathlib import Path
 
 import click
 
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
-from harness.cli.workspace import make_console, make_planners, row_named
+from harness.cli.workspace import Workspace, make_console, with_workspace
 
 
 @click.command()
 @click.argument("name", metavar="ROW")
 @click.option("--json", "as_json", is_flag=True, help="The verdict as JSON.")
-@SCALE
-@ANY_EXECUTOR
-@VOLUME
-@DATA
-def verify(
-    name: str,
-    as_json: bool,
-    scale: str,
-    executor: str | None,
-    volume: Path,
-    inputs: Path | None,
-) -> None:
+@with_workspace(SCALE, ANY_EXECUTOR, VOLUME, DATA)
+def verify(name: str, as_json: bool, workspace: Workspace) -> None:
     """Say whether a row's reported number was reproduced, and why.
 
     Exit codes: 0 reproduced, 3 not reproduced, 4 everything else: inconclusive, not comparable, not
@@ -32,5 +21,5 @@ def verify(
     """
     from harness.results.verify import show_verification
 
-    planners = make_planners(volume, inputs, executor)
-    sys.exit(show_verification(make_console(), row_named(name, scale), planners, as_json))
+    planners = workspace.planners()
+    sys.exit(show_verification(make_console(), workspace.row(name), planners, as_json))

@@ -1,9 +1,11 @@
 """What commands work with: specs, the volume, given data, plans."""
 
+import functools
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,16 +16,94 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from harness.artefact.keys import Files
     from harness.artefact.store import Damaged, Store
+    from harness.crate.unpack import Opened
     from harness.results.agreement import Agreement
     from harness.results.line import MatrixLine
     from harness.row.load import LoadedRow, Usable
+    from harness.run.executors import Executor
     from harness.run.plan import Planner, RowPlan
+    from harness.run.runner import Runner
 
 
 FROM_SCRATCH = "from_scratch"
 """The folder of a study's rows whose data is made anew; those beside it have the published data."""
 ELSEWHERE = "Of a row elsewhere name its spec file."
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Specs, the volume and given data, as a command's options name them."""
+
+    volume: Path
+    inputs: Path | None
+    executor: str = "local"
+    """Empty: that of the images where a row has artefacts of it, else local."""
+    scale: str = "full"
+
+    def store(self) -> "Store":
+        from harness.artefact.store import Store
+
+        return Store(self.volume.resolve())
+
+    def planner(self, executor: str = "", kind: "type[Files] | None" = None) -> "Planner":
+        """`executor`: in place of the option's; `kind`: of what finds the given files."""
+        from harness.artefact import environment
+        from harness.artefact.keys import Files
+        from harness.llm import prices
+        from harness.run.plan import Planner
+
+        environment.accelerator()  # a fault in what names it is none of a spec's
+        store = self.store()
+        cache = store.root / "cache" / "digests.json"
+        files = (kind or Files)(inputs_folder(self.inputs), cache, store.files_folder)
+        return Planner(store, files, executor or self.executor, prices.load())
+
+    def planners(self) -> "list[Planner]":
+        """One for each executor whose artefacts are read; they share what they know of files."""
+        names = [self.executor] if self.executor else ["docker", "local"]
+        planners = [self.planner(name) for name in names]
+        for planner in planners[1:]:
+            planner.files = planners[0].files
+        return planners
+
+    def new_executor(self) -> "Executor":
+        from harness.run.executors import make
+
+        return make(self.executor, self.volume)
+
+    def runner(self, source: "Planner | Opened", console: "Console") -> "Runner":
+        """`source`: whose volume and files it works on."""
+        from harness.run.runner import Runner
+
+        return Runner(source.store, source.files, self.new_executor(), console)
+
+    def plans(self, specs: tuple[Path, ...], planner: "Planner") -> "list[RowPlan]":
+        plans = plan_rows(self.rows_to_run(specs), planner)
+        planner.files.save()
+        return plans
+
+    def rows_to_run(self, specs: tuple[Path, ...]) -> "list[LoadedRow]":
+        return rows_to_run(specs, self.scale)
+
+    def row(self, name: str) -> "LoadedRow":
+        return row_named(name, self.scale)
+
+
+def with_workspace(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """These options, which are fields of a Workspace, for a command that takes it as `workspace`."""
+
+    def decorated(command: Callable[..., Any]) -> Any:
+        @functools.wraps(command)
+        def called(**arguments: Any) -> Any:
+            names = {field.name for field in fields(Workspace)} & arguments.keys()
+            workspace = Workspace(**{name: arguments.pop(name) for name in names})
+            return command(workspace=workspace, **arguments)
+
+        return functools.reduce(lambda f, option: option(f), reversed(options), called)
+
+    return decorated
 
 
 def rows_of(names: tuple[str, ...], scale: str) -> "list[LoadedRow]":
@@ -66,13 +146,6 @@ def _twin_of(name: str, scale: str, names: "Container[str]") -> tuple[str, str]:
 
     of = name.removesuffix(SUFFIX)
     return (of, "tiny") if name not in names and of in names else (name, scale)
-
-
-def make_planners(volume: Path, inputs: Path | None, executor: str | None) -> "list[Planner]":
-    """One for each executor whose artefacts are read; they share what they know of files."""
-    names = [executor] if executor else ["docker", "local"]
-    planners = [make_planner(volume, inputs, name) for name in names]
-    return [planners[0], *(_sharing(planners[0], p) for p in planners[1:])]
 
 
 def matrix_lines(
@@ -155,36 +228,6 @@ def inputs_folder(inputs: Path | None) -> Path | None:
             "Name one that is with --inputs or HARNESS_INPUTS.",
         )
     return inputs
-
-
-def open_store(volume: Path) -> "Store":
-    from harness.artefact.store import Store
-
-    return Store(volume.resolve())
-
-
-def make_planner(volume: Path, inputs: Path | None, executor: str) -> "Planner":
-    from harness.artefact import environment
-    from harness.artefact.keys import Files
-    from harness.llm import prices
-    from harness.run.plan import Planner
-
-    environment.accelerator()  # a fault in what names it is none of a spec's
-    store = open_store(volume)
-    cache = store.root / "cache" / "digests.json"
-    files: Files = Files(inputs_folder(inputs), cache, store.files_folder)
-    return Planner(store, files, executor, prices.load())
-
-
-def _sharing(first: "Planner", other: "Planner") -> "Planner":
-    other.files = first.files
-    return other
-
-
-def plan_specs(specs: tuple[Path, ...], planner: "Planner", scale: str = "full") -> "list[RowPlan]":
-    plans = plan_rows(rows_to_run(specs, scale), planner)
-    planner.files.save()
-    return plans
 
 
 def plan_rows(

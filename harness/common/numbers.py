@@ -37,6 +37,11 @@ def percent(part: float, total: float = 1, digits: int = 1) -> str:
     return f"{100 * part / total:.{digits}f} %" if total else "–"
 
 
+def dollars(usd: float) -> str:
+    """To the cent, and smaller sums to a hundredth of one."""
+    return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"
+
+
 def share(part: int, total: int) -> str:
     """`1,003 of 4,012 (25.0 %)`."""
     text = out_of(part, total, grouping=",")

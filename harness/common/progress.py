@@ -45,6 +45,24 @@ class Event(TypedDict, total=False):
     info: dict[str, float | str | None]
 
 
+def note_event(message: str) -> Event:
+    return {"event": "note", "message": message}
+
+
+def progress_event(
+    task: str, done: int, total: int | None, unit: str, **info: float | str | None
+) -> Event:
+    """As harness.artefact.events.progress tells it."""
+    return {
+        "event": "progress",
+        "task": task,
+        "done": done,
+        "total": total,
+        "unit": unit,
+        "info": info,
+    }
+
+
 class OutputClosed(BrokenPipeError):
     """What read the command's output has ended, such as `head`."""
 

@@ -4,7 +4,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from harness.artefact import caches
 from harness.artefact.call import CHECKPOINT, model_input
@@ -48,8 +48,7 @@ def export(runner: Runner, plan: RowPlan, target: Target) -> list[str]:
         HarnessError: the upload failed.
     """
     planned = trained(plan, target.label)
-    artefact = planned.artefact
-    assert artefact is not None
+    artefact = planned.made
     if plan.row.checkpoint is not None:
         kept = model_input(artefact.folder, {CHECKPOINT: plan.row.checkpoint}) / "model"
         raise InputError(
@@ -78,9 +77,7 @@ def export(runner: Runner, plan: RowPlan, target: Target) -> list[str]:
 
 
 def _card(runner: Runner, planned: StagePlan, place: str, revision: str = "") -> str:
-    artefact = planned.artefact
-    assert artefact is not None
-    facts: dict[str, Any] = {**artefact.manifest.to_json(), "place": place, "revision": revision}
+    facts = {**planned.made.manifest.to_json(), "place": place, "revision": revision}
     facts |= {"row": planned.row, "label": planned.label}
     facts |= {"title": planned.owner.title, "table": planned.owner.table}
     data = planned.inputs.get("data")
@@ -117,11 +114,9 @@ def _copy(artefact: Artefact, card: str, folder: Path) -> list[str]:
 
 
 def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> list[str]:
-    artefact, repo = planned.artefact, target.to.removeprefix(HUB)
-    assert artefact is not None
+    artefact, repo = planned.made, target.to.removeprefix(HUB)
     name = f"{artefact.key[:16]}-{repo.replace('/', '--')}"
     title = f"export: {planned.row} to {repo}"
-    label = f" ({planned.label})" if planned.label else ""
     root = runner.store.root
     with runner.store.lock("export", name) as lock:
         work = root / "work" / f"export-{name}"
@@ -136,7 +131,7 @@ def _upload(runner: Runner, planned: StagePlan, target: Target, card: str) -> li
                 "row": planned.row,
                 "private": not target.public,
                 "revision": target.revision,
-                "message": f"Row {planned.row}{label}, train/{artefact.key[:12]}",
+                "message": f"Row {planned.row}{planned.in_brackets}, train/{artefact.key[:12]}",
                 "card": card,
             },
             inputs={"model": str(artefact.folder)},

@@ -9,7 +9,6 @@ from typing import Any
 from harness import __version__
 from harness.artefact.environment import image_tag, kind_of
 from harness.artefact.keys import file_digest
-from harness.artefact.manifest import Manifest
 from harness.artefact.network_files import files_below
 from harness.crate import CRATE_FILE, METADATA
 from harness.run.plan import RowPlan, StagePlan
@@ -41,7 +40,7 @@ def metadata_of(
 ) -> Entity:
     """The JSON-LD of a crate whose other files are all in `folder`. Its dates are the manifests'."""
     row = plan.row
-    finished = max(_manifest(s).finished for s in stages)
+    finished = max(s.made.manifest.finished for s in stages)
     artefacts = [_place(s) for s in stages]
     folders = [f"{name}/" for name in (*artefacts, *snapshots)]
     folders += sorted(f"{p.relative_to(folder)}/" for p in folder.glob("given/*/*") if p.is_dir())
@@ -93,7 +92,7 @@ def metadata_of(
             "instrument": _ref(specs[0]),
             "object": _refs(e["@id"] for e in files if e["@id"].startswith("given/")),
             "result": _refs(f"{_place(s)}/" for s in stages),
-            "startTime": min(_manifest(s).ran for s in stages),
+            "startTime": min(s.made.manifest.ran for s in stages),
             "endTime": finished,
             "actionStatus": DONE,
         },
@@ -112,7 +111,7 @@ def _description(plan: RowPlan) -> str:
     ]
     if row.source is not None:
         sentences.append(f"Published in: {row.source.document}.")
-    if any(_manifest(s).simulated for s in plan.stages) or row.scale != "full":
+    if any(s.made.manifest.simulated for s in plan.stages) or row.scale != "full":
         sentences.append("Simulated: its numbers say nothing about any real model.")
     return " ".join(sentences)
 
@@ -133,7 +132,7 @@ def _workflow(
 
 def _stage(planned: StagePlan) -> Iterator[Entity]:
     """The action of one stage, and the application that it ran."""
-    manifest = _manifest(planned)
+    manifest = planned.made.manifest
     cost = {name: manifest.cost[name] for name in sorted(manifest.cost)}
     yield {
         "@id": f"#{_name(planned)}",
@@ -191,14 +190,8 @@ def _file(path: Path, folder: Path) -> Entity:
     return entity
 
 
-def _manifest(planned: StagePlan) -> Manifest:
-    assert planned.artefact is not None
-    return planned.artefact.manifest
-
-
 def _place(planned: StagePlan) -> str:
-    assert planned.artefact is not None
-    return f"artefacts/{planned.stage}/{planned.artefact.folder.name}"
+    return f"artefacts/{planned.stage}/{planned.made.folder.name}"
 
 
 def _name(planned: StagePlan) -> str:
@@ -206,7 +199,7 @@ def _name(planned: StagePlan) -> str:
 
 
 def _tool(planned: StagePlan) -> str:
-    document = _manifest(planned).document
+    document = planned.made.manifest.document
     return f"#{planned.stage}-{kind_of(document['environment'])}-{document['code_version']}"
 
 

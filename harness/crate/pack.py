@@ -148,9 +148,8 @@ def _without_ending(to: Path) -> Path:
 def _fill(crate: Crate, tables: dict[str, str]) -> None:
     stages = unique([crate.plan])
     for planned in stages:
-        assert planned.artefact is not None
-        planned.artefact.check()
-        _copy_artefact(crate, planned.artefact)
+        planned.made.check()
+        _copy_artefact(crate, planned.made)
     snapshots = _copy_snapshots(crate, stages)
     dumped = [_dumped(crate, planned, stages) for planned in stages]
     specs = _copy_specs(crate)
@@ -177,7 +176,7 @@ def _fill(crate: Crate, tables: dict[str, str]) -> None:
 
 
 def _beside(plan: RowPlan, stages: Sequence[StagePlan]) -> HeldBeside:
-    places = {(s.stage, s.key): number for number, s in enumerate(stages)}
+    places = {s.id: number for number, s in enumerate(stages)}
     return {"row": plan.row.row, "stages": [places[s.stage, s.key] for s in plan.stages]}
 
 
@@ -201,7 +200,7 @@ def _told(row: Row) -> dict[str, Any]:
 
 
 def _dumped(crate: Crate, planned: StagePlan, stages: Sequence[StagePlan]) -> HeldStage:
-    places = {(s.stage, s.key): number for number, s in enumerate(stages)}
+    places = {s.id: number for number, s in enumerate(stages)}
     return {
         "stage": planned.stage,
         "row": planned.row,

@@ -58,15 +58,13 @@ def readme_of(
         "| --- | --- | --- | --- |",
     ]
     for planned in stages:
-        assert planned.artefact is not None
-        manifest = planned.artefact.manifest
-        stage_name = f"{planned.stage} ({planned.label})" if planned.label else planned.stage
+        manifest = planned.made.manifest
         environment = manifest.document["environment"]
         where = kind_of(environment)
         if "lock" in environment:
             where += f", lock {environment['lock'][:12]}"
-        place = f"artefacts/{planned.stage}/{planned.artefact.folder.name}"
-        parts.append(f"| {markdown(stage_name)} | {place} | {where} | {manifest.finished} |")
+        place = f"artefacts/{planned.stage}/{planned.made.folder.name}"
+        parts.append(f"| {markdown(planned.name)} | {place} | {where} | {manifest.finished} |")
     for heading, notes in (
         ("Deviations", row.stated("deviation")),
         ("Assumptions", row.stated("assumption")),

@@ -372,8 +372,7 @@ def _plain(value: Any) -> Any:
 def _notes(plan: RowPlan) -> list[str]:
     notes = []
     for planned in plan.stages:
-        assert planned.artefact is not None
-        document = planned.artefact.manifest.document
+        document = planned.made.manifest.document
         code = environment.code_name(planned.stage, planned.params)
         here = environment.code_version(planned.stage, planned.params)
         if here != document["code_version"]:

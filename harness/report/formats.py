@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.artefact.store import write_atomically
 from harness.common.escape import as_html, csv_table, csv_text, latex, markdown
+from harness.common.grouping import grouped
 from harness.errors import InputError
 from harness.report import layout
 from harness.report.sheet import Cell, Sheet, matrix_sheet, ranges
@@ -52,10 +53,9 @@ def render(
 
 def sheets_of(lines: Sequence[MatrixLine], layout_name: str, every_row: bool = True) -> list[Sheet]:
     """One for each table that has something to show, in the lines' order; `every_row`: see `render`."""
-    tables = by_table(lines)
     layouts = layout.layouts_of(lines) if layout_name == "study" else {}
     sheets = []
-    for name, table_lines in tables.items():
+    for name, table_lines in grouped(lines, lambda line: line.cells.table).items():
         table_layout = layouts.get(name)
         if table_layout is not None:
             sheets.append(layout.study_sheet(name, table_layout, lines))
@@ -68,14 +68,6 @@ def sheets_of(lines: Sequence[MatrixLine], layout_name: str, every_row: bool = T
             sheet = layout.without(sheet)
         sheets.append(sheet)
     return sheets
-
-
-def by_table(lines: Sequence[MatrixLine]) -> dict[str, list[MatrixLine]]:
-    """Table -> its lines, in the lines' order."""
-    tables: dict[str, list[MatrixLine]] = {}
-    for line in lines:
-        tables.setdefault(line.cells.table, []).append(line)
-    return tables
 
 
 def to_csv(lines: Sequence[MatrixLine], columns: Sequence[str] = ()) -> str:
@@ -332,9 +324,9 @@ def write_all(
         texts[AGREEMENT] = agreement.to_csv(agreements)
     layouts = layout.layouts_of(lines)
     tables = {line.cells.table for line in matrix_lines}
-    for name, table_lines in by_table(
-        [line for line in lines if line.cells.table in tables]
-    ).items():
+    for name, table_lines in grouped(lines, lambda line: line.cells.table).items():
+        if name not in tables:
+            continue
         listed, absent = (table_lines, "") if every_row else with_results(table_lines)
         sheet = matrix_sheet(listed, name, f"Table {name}", absent)
         page = sheet_to_markdown(sheet)

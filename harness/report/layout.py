@@ -25,6 +25,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from harness.common import numbers
+from harness.common.grouping import grouped
 from harness.report.sheet import Cell, Notes, Sheet, notes_of, reasons, settled, warning
 from harness.results.line import MatrixLine, bounds, in_study, marks
 from harness.row.load import NO_MAPPING, SpecFaults, load_usable
@@ -185,9 +186,7 @@ def _unknown_names(tree: Node, layouts: dict[str, Layout], folder: Path) -> Iter
     specs = load_usable([folder])
     if specs.faulty:
         return
-    rows: dict[str, list[Row]] = {}
-    for loaded in specs.rows:
-        rows.setdefault(table_of(loaded.row), []).append(loaded.row)
+    rows = grouped((loaded.row for loaded in specs.rows), table_of)
     for table, layout in layouts.items():
         table_rows = rows.get(table, [])
         if not table_rows:
@@ -283,11 +282,8 @@ def _list(
 ) -> _Parts:
     # In the columns' order: a set's would differ from process to process.
     metrics = list(dict.fromkeys(c.metric for c in columns if c.metric is not None))
-    by_row: dict[str, list[MatrixLine]] = {}
-    for line in table_lines:
-        by_row.setdefault(line.cells.row, []).append(line)
     rows = []
-    for lines in by_row.values():
+    for lines in grouped(table_lines, lambda line: line.cells.row).values():
         by_metric = {line.cells.metric: line for line in lines}
         # A row whose judge never ran has one line without a metric.
         metric_lines = {metric: by_metric.get(metric, by_metric.get("")) for metric in metrics}

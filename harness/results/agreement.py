@@ -18,10 +18,12 @@ from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
 from harness.common import numbers
 from harness.common.escape import csv_table, markdown
+from harness.common.grouping import grouped
 from harness.common.progress import plain
 from harness.judge.scores import DRAW, describe, is_judgement
 from harness.run.bridging import PromptPlace
 from harness.run.plan import RowPlan, StagePlan
+from harness.stats.intervals import deviation, mean
 
 ANNOTATIONS = "annotations.json"
 PromptVerdict = Literal["win", "draw", "lose"]
@@ -103,10 +105,8 @@ def agreement_of(plan: RowPlan) -> list[Agreement]:
     Raises:
         Damaged: a judge's artefact was changed.
     """
-    groups: dict[str, list[StagePlan]] = {}
-    for stage in plan.final():
-        if "outputs" in stage.inputs:
-            groups.setdefault(stage.inputs["outputs"].key, []).append(stage)
+    of_outputs = [stage for stage in plan.final() if "outputs" in stage.inputs]
+    groups = grouped(of_outputs, lambda stage: stage.inputs["outputs"].key)
     agreements = []
     for stages in groups.values():
         artefacts = [s.artefact for s in stages if s.artefact is not None]
@@ -143,16 +143,14 @@ def _agreement(plan: RowPlan, stages: list[StagePlan], artefacts: list[Artefact]
         values=values,
         standard_errors=[score.standard_error for score in means],
         judged=[score.judged or 0 for score in means],
-        spread=_deviation([v for v in values if v is not None]),
+        spread=deviation([v for v in values if v is not None]),
         flipped=sum(
             len(set(prompt_verdicts)) > 1 for prompt_verdicts in zip(*verdicts, strict=True)
         ),
-        pairwise_flip_rate=_average([_share_different(a, b) for a, b in pairs]),
-        kappa=_average([kappa(a, b) for a, b in pairs]),
+        pairwise_flip_rate=mean([_share_different(a, b) for a, b in pairs]),
+        kappa=mean([kappa(a, b) for a, b in pairs]),
         fleiss=fleiss_kappa(verdicts) if len(artefacts) > 2 and metric != "score" else None,
-        mean_difference=_average([_distance(a, b) for a, b in pairs])
-        if metric == "score"
-        else None,
+        mean_difference=mean([_distance(a, b) for a, b in pairs]) if metric == "score" else None,
         simulated="; ".join(sorted({s for a in artefacts for s in a.manifest.simulated})),
     )
 
@@ -207,9 +205,9 @@ def _mean(metric: str, grades: list[float]) -> tuple[float | None, float | None]
     if metric == "win_rate":
         described = describe(grades)
         return described["win_rate"], described["standard_error"]
-    deviation = _deviation(grades)
-    error = None if deviation is None else deviation / math.sqrt(len(grades))
-    return _average(grades), error
+    spread = deviation(grades)
+    error = None if spread is None else spread / math.sqrt(len(grades))
+    return mean(grades), error
 
 
 def cohens_kappa(first: Sequence[Category], second: Sequence[Category]) -> float | None:
@@ -261,24 +259,11 @@ def fleiss_kappa(verdicts: Sequence[Sequence[Category]]) -> float | None:
 
 
 def _share_different(first: Sequence[object], second: Sequence[object]) -> float | None:
-    return _average([a != b for a, b in zip(first, second, strict=True)])
+    return mean([a != b for a, b in zip(first, second, strict=True)])
 
 
 def _distance(first: Sequence[float], second: Sequence[float]) -> float | None:
-    return _average([abs(a - b) for a, b in zip(first, second, strict=True)])
-
-
-def _average(values: Sequence[float | None]) -> float | None:
-    """The mean; None where there is no value, or one is not defined."""
-    defined = [v for v in values if v is not None]
-    return math.fsum(defined) / len(defined) if defined and len(defined) == len(values) else None
-
-
-def _deviation(values: Sequence[float]) -> float | None:
-    mean, n = _average(values), len(values)
-    if mean is None or n < 2:
-        return None
-    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
+    return mean([abs(a - b) for a, b in zip(first, second, strict=True)])
 
 
 def sentences(agreement: Agreement) -> list[str]:

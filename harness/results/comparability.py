@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.artefact.keys import canonical
+from harness.common.grouping import grouped
 from harness.results.settings import (
     ANSWERS,
     RowSettings,
@@ -68,22 +69,15 @@ def confounded(plans: Sequence[RowPlan]) -> dict[str, list[Difference]]:
     equally common, the rows of both are told. Rows that share no metric are not compared.
     """
     by_row: dict[str, list[Difference]] = {}
-    groups: dict[tuple[str, str], list[RowPlan]] = {}
-    for plan in plans:
-        groups.setdefault((plan.row.table, _measure(plan.row)), []).append(plan)
-    for group in groups.values():
-        for name, row_differences in _in_table(group).items():
-            by_row[name] = row_differences
+    for group in grouped(plans, lambda plan: (plan.row.table, _measure(plan.row))).values():
+        by_row |= _in_table(group)
     return by_row
 
 
 def message(row_differences: Sequence[Difference]) -> str:
     """What a person reads of a row of `confounded`."""
-    together: dict[tuple[str, ...], list[Difference]] = {}
-    for difference in row_differences:
-        together.setdefault(difference.rows, []).append(difference)
     parts = []
-    for rows, group in together.items():
+    for rows, group in grouped(row_differences, lambda difference: difference.rows).items():
         row_names = ", ".join(rows[:3]) + (f" and {len(rows) - 3} more" if len(rows) > 3 else "")
         parts.append(f"{'; '.join(map(str, group))} (in {row_names})")
     return f"differs from other rows in more than what is studied: {'; '.join(parts)}"
@@ -190,8 +184,7 @@ BASELINE = "eval.judge.reference"
 
 def _has_rows_baseline(row: Row) -> bool:
     """Whether the baseline is another row's outputs, and no file."""
-    judge = row.eval.judge if row.eval else None
-    return judge is not None and judge.baseline_row is not None
+    return row.judge is not None and row.judge.baseline_row is not None
 
 
 def _covers(studied: list[str] | None, path: str) -> bool:
@@ -204,5 +197,4 @@ def _covers(studied: list[str] | None, path: str) -> bool:
 
 def _measure(row: Row) -> str:
     """What rows must share to be compared at all: the metric that their judge gives."""
-    judge = row.eval.judge if row.eval else None
-    return "train" if judge is None else judge.measure
+    return "train" if row.judge is None else row.judge.measure

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from pydantic import JsonValue
@@ -12,6 +13,7 @@ from rich.markup import escape
 
 from harness.artefact.metrics import metric_of
 from harness.common import numbers
+from harness.common.grouping import grouped
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results import losses
@@ -24,7 +26,7 @@ from harness.row.load import LoadedRow
 from harness.row.row import Row
 from harness.run.plan import Planner, RowPlan
 from harness.stats.paired import POWER, Paired, flips, paired, sign_test
-from harness.stats.variance import Grades
+from harness.stats.variance import mean_grades
 
 VERDICTS = ("win", "draw", "lose")
 FLIPPED = ("win_rate", "winning_score")
@@ -178,7 +180,6 @@ def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
         raise InputError(f"row {plan.row.row} gives no number for {metric}")
     runs = list(evidence.runs.values())
     grades = list(evidence.grades.values())
-    in_all = [p for p in grades[0] if all(p in g for g in grades)] if grades else []
     artefacts = [run.stage.artefact for run in runs if run.stage.artefact]
     marks = {mark for artefact in artefacts for mark in artefact.manifest.simulated}
     marks |= {losses.SCALED_DOWN} if plan.row.scale == "tiny" else set()
@@ -188,7 +189,7 @@ def _compared_row(plan: RowPlan, metric: str) -> ComparedRow:
         pool([run.metric for run in runs]),
         frozenset(marks),
         any(artefact.manifest.random_weights for artefact in artefacts),
-        {p: math.fsum(g[p] for g in grades) / len(grades) for p in in_all},
+        mean_grades(grades),
         frozenset(run.stage.key for run in runs),
     )
 
@@ -235,13 +236,12 @@ def _verdict(grade: float, middle: float) -> str:
 
 def _rows(side: ComparedRow, places: Sequence[Any]) -> list[list[float]]:
     """The trainings' mean grades where there are several trainings, else the mean over all runs."""
-    by_training: dict[int, list[Grades]] = {}
-    for index, grades in sorted(side.evidence.grades.items(), key=lambda item: item[0]):
-        by_training.setdefault(index[0], []).append(grades)
+    grades = side.evidence.grades
+    by_training = grouped(sorted(grades), lambda index: index[0])
     if len(by_training) == 1:
         return [[side.places[place] for place in places]]
     return [
-        [math.fsum(grades[place] for grades in runs) / len(runs) for place in places]
+        [fmean(grades[index][place] for index in runs) for place in places]
         for runs in by_training.values()
     ]
 
@@ -343,7 +343,7 @@ def _flips(table: list[list[int]]) -> str:
 def _signs(comparison: Comparison) -> str:
     alike = comparison.shared - comparison.above - comparison.below
     verb = "is" if comparison.above == 1 else "are"
-    how = "higher, and so worse," if metric_of(comparison.metric).is_loss else "better"
+    how = "better" if metric_of(comparison.metric).higher_is_better else "higher, and so worse,"
     item = comparison.first.evidence.item
     better = f"{counted(comparison.above, item)} {verb} {how} in the first"
     text = f"{better}, {comparison.below} in the second, {alike} alike"

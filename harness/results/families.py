@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.common.grouping import grouped
 from harness.common.progress import counted
 from harness.results.line import DOES_NOT, MatrixLine
 from harness.results.verdict.forecast import DECIDED, decide
@@ -66,10 +67,8 @@ def adjusted(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
 
 def sentences(lines: Sequence[MatrixLine]) -> list[str]:
     """One for each table with several numbers compared and a verdict: how many hold together."""
-    tables: dict[str, list[MatrixLine]] = {}
-    for line in lines:
-        if line.cells.verdict_among:
-            tables.setdefault(line.cells.table, []).append(line)
+    among = [line for line in lines if line.cells.verdict_among]
+    tables = grouped(among, lambda line: line.cells.table)
     return [
         _sentence(table, of)
         for table, of in tables.items()

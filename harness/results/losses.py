@@ -21,22 +21,17 @@ def metrics_of(row: Row) -> list[str]:
         return []
     if row.train.validation is not None:
         return [LOSS, BITS]
-    return [] if is_judged(row) else [LAST]
-
-
-def is_judged(row: Row) -> bool:
-    return row.eval is not None and row.eval.judge is not None
+    return [] if row.judge is not None else [LAST]
 
 
 def judges_loss(row: Row) -> bool:
     """Whether the row's losses are those of its judge stage, and not of its training."""
-    judge = row.eval.judge if row.eval else None
-    return judge is not None and judge.gives_losses
+    return row.judge is not None and row.judge.gives_losses
 
 
 def is_judged_by_other(row: Row) -> bool:
     """Whether the losses of the row's training are no result, as something else judges it."""
-    return is_judged(row) and not judges_loss(row)
+    return row.judge is not None and not row.judge.gives_losses
 
 
 def stages_that_give(plan: RowPlan | None, metric: str) -> list[StagePlan]:

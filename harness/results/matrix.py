@@ -266,13 +266,12 @@ def deviations(row: Row) -> list[str]:
     """The spec's own deviations, what it leaves unpinned outside its own folder, code that it runs."""
     unpinned = [d.path for d in iter_data(row) if d.path.startswith("data:") and d.sha256 is None]
     trusted = row.model is not None and row.model.trust_remote_code
-    judge = row.eval.judge if row.eval else None
     return [
         *row.stated("deviation"),
         *(f"{path} is not pinned" for path in dict.fromkeys(unpinned)),
         *(f"{name} (hub) is not pinned" for name in open_hubs(row)),
         *["the code that comes with the model is run (trust_remote_code)"] * trusted,
-        *(judge.deviations() if judge else []),
+        *(row.judge.deviations() if row.judge else []),
     ]
 
 

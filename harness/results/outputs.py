@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.answer.outputs import OUTPUTS, OutputRow
-from harness.artefact.store import Artefact
 from harness.common.text_files import read_lines
 from harness.errors import InputError
 from harness.judge.judge import BaseJudge
@@ -137,18 +136,17 @@ def read_outputs(plan: RowPlan, label: str) -> Chosen:
 
 
 def _read(chosen: StagePlan, judgings: list[StagePlan]) -> list[JudgedOutput]:
-    artefact = _artefact(chosen)
-    artefact.check()
-    rows = json.loads((artefact.folder / OUTPUTS).read_text(encoding="utf-8"))
+    chosen.made.check()
+    rows = json.loads((chosen.made.folder / OUTPUTS).read_text(encoding="utf-8"))
     prompts = [JudgedOutput(index, row) for index, row in enumerate(rows)]
     for planned in judgings:
         judge, replicate = planned.params["judge"], planned.params["replicate"]
         label = planned.label.split(", ")[-1] if len(judgings) > 1 else ""
         baseline_row = _baseline_row(planned)
-        annotations = read_annotations(_artefact(planned))
+        annotations = read_annotations(planned.made)
         by_prompt = {prompt_of(row): row for row in annotations}
         by_instruction = {row["instruction"]: row for row in annotations}
-        unread = _unread(_artefact(planned).folder / UNJUDGED)
+        unread = _unread(planned.made.folder / UNJUDGED)
         for place, prompt in enumerate(prompts):
             instruction = prompt.fields["instruction"]
             row = by_prompt.get(prompt_of(prompt.fields)) or by_instruction.get(instruction)
@@ -176,11 +174,6 @@ def _baseline_row(planned: StagePlan) -> str:
         return ""
     # Not the planned stage's: rows may share it.
     return load_rows([Path(judge.baseline_row)])[0].row.row
-
-
-def _artefact(planned: StagePlan) -> Artefact:
-    assert planned.artefact is not None
-    return planned.artefact
 
 
 def _unread(path: Path) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from harness.answer.answer import Answer
 from harness.answer.engine import QUANTIZATION
 from harness.artefact.keys import canonical
-from harness.judge.judge import RowOutputs
+from harness.judge.judge import BaseJudge, RowOutputs
 from harness.row.row import Row
 from harness.row.settings import STUDIED, WHOLE, is_compared
 from harness.row.sources import shown_name
@@ -53,13 +53,13 @@ def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
         for name in STUDIED:
             if name != "eval":
                 settings.update(_walk(name, getattr(row, name)))
+    answer, judge = row.answer, row.judge
     if row.eval is not None:
-        if row.eval.answer is not None:
-            settings.update(_of_answer(row, row.eval.answer))
-        if row.eval.judge is not None:
-            settings.update(_of_judge(row))
+        if answer is not None:
+            settings.update(_of_answer(row, answer))
+        if judge is not None:
+            settings.update(_of_judge(row, judge))
         if row.train is not None and row.train.quantization is not None:
-            answer, judge = row.eval.answer, row.eval.judge
             if answer is not None and answer.engine.uses_model:
                 settings.update(_walk(f"eval.answer.{QUANTIZATION}", answer.quantization))
             if judge is not None and not judge.judges_outputs:
@@ -133,7 +133,7 @@ ANSWERS = ("eval.answer.engine.kind", "eval.answer.engine.output", "eval.answer.
 
 def answers_of(row: Row) -> str:
     """What answers, in words: all that is compared of the answers where one is a control's."""
-    engine = row.eval.answer.engine if row.eval and row.eval.answer else None
+    engine = row.answer.engine if row.answer else None
     constant = engine.constant if engine is not None else None
     if constant is not None:
         if len(constant) > LONGEST_OUTPUT:
@@ -147,12 +147,11 @@ def answers_of(row: Row) -> str:
 
 def is_control(row: Row) -> bool:
     """Whether no model answers: a constant does, or the baseline's own outputs."""
-    answer = row.eval.answer if row.eval else None
-    if answer is None or row.eval is None or answer.engine.constant is not None:
-        return answer is not None
-    judge = row.eval.judge
-    outputs = _plain(answer.engine.given_outputs)
-    return outputs is not None and judge is not None and outputs == _plain(judge.baseline)
+    engine = row.answer.engine if row.answer else None
+    if engine is None or engine.constant is not None:
+        return engine is not None
+    outputs = _plain(engine.given_outputs)
+    return outputs is not None and row.judge is not None and outputs == _plain(row.judge.baseline)
 
 
 def _answer_prompt(path: str, template: Template | None, row_template: Template | None) -> Setting:
@@ -167,10 +166,8 @@ def _answer_prompt(path: str, template: Template | None, row_template: Template 
     return Setting("prompt of the answers", value, _name(used), (path,), _plain(used))
 
 
-def _of_judge(row: Row) -> RowSettings:
-    assert row.eval is not None
-    judge, at = row.eval.judge, "eval.judge"
-    assert judge is not None
+def _of_judge(row: Row, judge: BaseJudge) -> RowSettings:
+    at = "eval.judge"
     settings: RowSettings = {}
     parts: list[Any] = [judge.kind]
     names: list[str] = [judge.kind] if judge.shows_kind else []
@@ -221,11 +218,7 @@ def _prompts(path: str, prompts: PromptSet, label: str) -> RowSettings:
 
 def _of_manifests(plan: RowPlan) -> RowSettings:
     """The models that judged, and the versions of the packages that answered and judged."""
-    evaluation = plan.row.eval
-    if evaluation is None:
-        return {}
-    engine = evaluation.answer.engine if evaluation.answer else None
-    judge = evaluation.judge
+    engine, judge = plan.row.answer and plan.row.answer.engine, plan.row.judge
     kinds = {"answer": engine.kind if engine else "", "judge": judge.kind if judge else ""}
     packages = {
         "answer": engine.packages if engine else (),

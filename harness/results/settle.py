@@ -270,7 +270,7 @@ class Settler:
         but for those that were there before."""
         earlier = {look.counts for look in self.course.looks}
         plans = [plan, *map(self._plan, earlier)] if plan.bridge else [plan]
-        stages = {(s.stage, s.key): s.artefact for p in plans for s in p.stages if s.artefact}
+        stages = {s.id: s.artefact for p in plans for s in p.stages if s.artefact}
         made = [of for (_, key), of in stages.items() if key not in self.course.owned]
         costs: list[Mapping[str, Any]] = [artefact.manifest.cost for artefact in made]
         return math.fsum(float(cost.get("usd") or 0.0) for cost in costs)
@@ -326,8 +326,7 @@ class Settler:
 
     def _kinds(self, plan: RowPlan, counts: Counts) -> list[str]:
         row = self.loaded.row
-        answer = row.eval.answer if row.eval else None
-        judge = row.eval.judge if row.eval else None
+        answer, judge = row.answer, row.judge
         possible = {
             "train": row.train is not None,
             "sampling": answer is not None and answer.is_sampled,
@@ -360,8 +359,8 @@ class Settler:
 
     def _priced(self, plan: RowPlan, counts: Counts, kind: str, count: int) -> float:
         more = self._plan(more_of(counts, kind, count))
-        known = {(stage.stage, stage.key) for stage in plan.stages}
-        new = [s for s in more.stages if (s.stage, s.key) not in known and s.artefact is None]
+        known = {stage.id for stage in plan.stages}
+        new = [s for s in more.stages if s.id not in known and s.artefact is None]
         return _price(new, f"another {WORDS[kind][0]}")
 
     def _plan(self, counts: Counts) -> RowPlan:
@@ -378,9 +377,8 @@ class Settler:
 def extended(loaded: LoadedRow, counts: Counts) -> LoadedRow:
     """The row with so many replicates of each kind: its own seeds, and those that follow them."""
     row = loaded.row
-    answer = row.eval.answer if row.eval else None
     trained = row.replicates.train_seeds or ([row.train.seed] if row.train else None)
-    sampled = row.replicates.sampling_seeds or ([answer.decoding.seed] if answer else None)
+    sampled = row.replicates.sampling_seeds or ([row.answer.decoding.seed] if row.answer else None)
     replicates = Replicates(
         train_seeds=_seeds(trained, counts[0]),
         sampling_seeds=_seeds(sampled, counts[1]),

@@ -74,7 +74,7 @@ def _commands(loaded: LoadedRow, lines: Sequence[MatrixLine]) -> Iterator[str]:
     """What to run next. Not among the sentences, which a report has too, and specs' paths are not."""
     plan = next((line.plan for line in lines if line.plan is not None), None)
     plans = [plan, *plan.beside()] if plan is not None else []
-    missing = {(s.stage, s.key) for p in plans for s in p.stages if s.artefact is None}
+    missing = {s.id for p in plans for s in p.stages if s.artefact is None}
     if plan is not None and missing:
         yield f"{counted(len(missing), 'stage')} of it not made yet: harness run {plan.target}"
     if loaded.row.reported.annotations:
@@ -157,7 +157,7 @@ def _reported(line: MatrixLine) -> str:
 
 def _judges(line: MatrixLine) -> str:
     """Who judged the published number and who judges ours; empty where nobody judges outputs."""
-    judge = line.row.eval.judge if line.row.eval else None
+    judge = line.row.judge
     c = line.cells
     if judge is None or not judge.judges_outputs or c.reported is None or c.measure.is_loss:
         return ""

@@ -155,7 +155,7 @@ def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
     """Names below `reported` and `margins` that the row can have no number for."""
     metrics = row.metrics()
     kinds = [name.partition("/")[0] for name in metrics]
-    judge = row.eval.judge if row.eval else None
+    judge = row.judge
     for part, names in (("reported", metrics), ("margins", [*metrics, *kinds])):
         for name in getattr(row, part):
             if name not in names and not (judge and judge.may_give(name)):

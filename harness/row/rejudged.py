@@ -45,7 +45,7 @@ def is_rejudged(metric: str) -> bool:
 def has_another_judge(row: Row) -> bool:
     """Whether a published number was judged by another judge than the row's, as far as the spec says,
     and the row's can be asked about other outputs."""
-    judge = row.eval.judge if row.eval else None
+    judge = row.judge
     if judge is None or not judge.judges_outputs or judge.needs().is_recorded:
         return False
     judges = [row.reported.judge_of(name) for name, cell in row.reported.items()
@@ -61,8 +61,7 @@ def published_outputs(row: Row) -> DataPath | OutputFiles | None:
         return None
     if len(published.outputs) == 1 and published.output_column is None:
         return published.outputs[0]
-    answer = row.eval.answer if row.eval else None
-    sets = (answer.prompts.files or {}) if answer else {}
+    sets = (row.answer.prompts.files or {}) if row.answer else {}
     files: dict[str, DataPath] = {}
     for number, file in enumerate(published.outputs, start=1):
         of_set = next((name for name in sets if name in file.file_name), "")
@@ -78,11 +77,10 @@ def published_row(loaded: LoadedRow) -> LoadedRow | None:
     outputs = published_outputs(row)
     if outputs is None or not has_another_judge(row):
         return None
-    assert row.eval is not None
-    assert row.eval.answer is not None
-    if _digests(row.eval.answer.engine.given_outputs) == _digests(outputs):
+    assert row.answer is not None
+    if _digests(row.answer.engine.given_outputs) == _digests(outputs):
         return None
-    return _given(loaded, outputs, PUBLISHED, row.eval.answer.prompts)
+    return _given(loaded, outputs, PUBLISHED, row.answer.prompts)
 
 
 def _digests(outputs: DataPath | OutputFiles | None) -> set[str | None]:
@@ -99,9 +97,8 @@ def bridge_rows(loaded: LoadedRow) -> Iterator[BridgeRow]:
     judge = row.reported.judge_of(WIN_RATE)
     if judge is None or not has_another_judge(row) or row.reported.outputs:
         return
-    assert row.eval is not None
-    assert row.eval.answer is not None
-    prompts = row.eval.answer.prompts
+    assert row.answer is not None
+    prompts = row.answer.prompts
     for number, model in enumerate(row.reported.bridge, start=1):
         sampled = prompts
         if model.prompts is not None:
@@ -114,9 +111,8 @@ def _given(
     loaded: LoadedRow, outputs: DataPath | OutputFiles, name: str, prompts: PromptSet
 ) -> LoadedRow:
     row = loaded.row
-    assert row.eval is not None
     engine = ReferenceEngine(outputs=outputs)
-    own = row.eval.answer.strip if row.eval.answer else None
+    own = row.answer.strip if row.answer else None
     # Given outputs stay as they are, said or not: said as the row says it, a row that judges the very
     # same outputs shares the artefact.
     strip = False if own is False else None
@@ -126,9 +122,7 @@ def _given(
         "gen": None,
         "data": None,
         "train": None,
-        "eval": Eval(
-            answer=Answer(prompts=prompts, engine=engine, strip=strip), judge=row.eval.judge
-        ),
+        "eval": Eval(answer=Answer(prompts=prompts, engine=engine, strip=strip), judge=row.judge),
         "replicates": Replicates(judge=row.replicates.judge),
         "reported": ReportedNumbers(),
         "sources": {},

@@ -199,16 +199,22 @@ class Row(Spec):
         self._check_checkpoint()
         if self.replicates.train_seeds and self.train is None:
             raise ValueError("replicates.train_seeds needs train")
-        answer = self.eval.answer if self.eval else None
-        if self.replicates.sampling_seeds and (answer is None or not answer.is_sampled):
+        if self.replicates.sampling_seeds and not (self.answer and self.answer.is_sampled):
             raise ValueError(
                 "replicates.sampling_seeds needs answers sampled at a temperature over 0: others are "
                 "all the same"
             )
-        judge = self.eval.judge if self.eval else None
-        if self.replicates.judge > 1 and (judge is None or not judge.judges_outputs):
+        if self.replicates.judge > 1 and not (self.judge and self.judge.judges_outputs):
             raise ValueError("replicates.judge needs a judge of outputs; others say the same again")
         return self
+
+    @property
+    def answer(self) -> Answer | None:
+        return self.eval.answer if self.eval else None
+
+    @property
+    def judge(self) -> Judge | None:
+        return self.eval.judge if self.eval else None
 
     @property
     def checkpoint(self) -> int | None:
@@ -222,11 +228,10 @@ class Row(Spec):
             return
         if train is None:
             raise ValueError("eval.checkpoint needs train, which keeps it (train.keep)")
-        answer = self.eval.answer if self.eval else None
-        if answer is not None and not answer.engine.uses_model:
+        if self.answer is not None and not self.answer.engine.uses_model:
             raise ValueError(
-                f"eval.checkpoint has no effect with the engine {answer.engine.kind}, which is not the "
-                "row's model"
+                f"eval.checkpoint has no effect with the engine {self.answer.engine.kind}, which is "
+                "not the row's model"
             )
         if self.checkpoint is not None and step not in train.keep:
             if train.steps is None:
@@ -264,27 +269,20 @@ class Row(Spec):
     def _needing_model(self) -> str:
         if self.train:
             return "train"
-        if self.eval is None:
-            return ""
-        answer, judge = self.eval.answer, self.eval.judge
+        answer, judge = self.answer, self.judge
         if answer is not None and answer.engine.uses_model:
             return f"eval.answer with the engine {answer.engine.kind}"
         if judge is not None and not judge.judges_outputs:
             return f"the judge {judge.kind}"
         by_text = answer is not None and answer.engine.uses_template
-        return "the tokenizer of a text prompt" if by_text and self._is_tokenizers() else ""
-
-    def _is_tokenizers(self) -> bool:
-        """Whether the prompts are made by the tokenizer's own template."""
-        assert self.eval is not None
-        assert self.eval.answer is not None
-        template = self.eval.answer.template or self.template
-        return template is not None and template.from_tokenizer
+        template = (answer.template if answer is not None else None) or self.template
+        is_tokenizers = by_text and template is not None and template.from_tokenizer
+        return "the tokenizer of a text prompt" if is_tokenizers else ""
 
     def _needing_template(self) -> str:
         if self.train:
             return "train"
-        answer, judge = (self.eval.answer, self.eval.judge) if self.eval else (None, None)
+        answer, judge = self.answer, self.judge
         if answer is not None and answer.engine.uses_template and answer.template is None:
             return "eval.answer"
         if judge is not None and judge.uses_template and judge.template_of(None) is None:
@@ -295,11 +293,6 @@ class Row(Spec):
         """All that decide what its stages make, each with its source where it has one."""
         return settings_of(self, self.sources)
 
-    def unsourced(self) -> list[Valued]:
-        """Those of its settings that have no source; a default of how something is done needs none."""
-        unsourced = [setting for setting in self.settings() if setting.source is None]
-        return [s for s in unsourced if not (s.is_default and s.is_technical)]
-
     def stated(self, kind: Stated) -> list[str]:
         """Its assumptions, or deviations: its own, and those of its sources, named by setting."""
         sources = in_use(self.sources, self.settings()) if self.sources else {}
@@ -308,9 +301,8 @@ class Row(Spec):
     def metrics(self) -> list[str]:
         """The names of the row's metrics, which `reported` and `margins` may use; NAME/SET is that of
         one of several prompt sets."""
-        judge = self.eval.judge if self.eval else None
-        answer = self.eval.answer if self.eval else None
-        names = judge.metrics(answer.prompts if answer else None) if judge else []
+        judge = self.judge
+        names = judge.metrics(self.answer.prompts if self.answer else None) if judge else []
         # A training's own losses are those of its last step.
         if self.train is not None and not (self.checkpoint or (judge and judge.gives_losses)):
             is_held_out = self.train.validation is not None

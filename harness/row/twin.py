@@ -186,7 +186,7 @@ def _reported(loaded: LoadedRow, smoke: Path) -> ReportedNumbers:
     by how much the two versions differ is known."""
     row = loaded.row
     update, folder = dict(UNPUBLISHED), smoke / "twin" / RETIRED
-    judge = row.eval.judge if row.eval else None
+    judge = row.judge
     if judge is None or judge.twin_prompts(smoke) is not None:
         return row.reported.model_copy(update=update)
     if published_row(loaded) is not None:

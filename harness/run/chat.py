@@ -261,7 +261,7 @@ def _asker() -> Callable[[], str | None]:
 
 def _load(runner: "Runner", plan: RowPlan, wishes: Wishes) -> Chat:
     row = plan.row
-    answer = row.eval.answer if row.eval else None
+    answer = row.answer
     template = row.template or (answer.template if answer else None)
     if row.model is None or template is None:
         raise InputError(f"row {row.row} has no model to talk to")
@@ -308,13 +308,11 @@ def _model_of(runner: "Runner", plan: RowPlan, label: str) -> tuple[dict[str, st
     assert row.model is not None
     if row.train is not None or label:
         planned = trained(plan, label)
-        artefact = planned.artefact
-        assert artefact is not None
+        artefact = planned.made
         artefact.check()
         step = {CHECKPOINT: row.checkpoint} if row.checkpoint is not None else {}
         inputs["model"] = str(model_input(artefact.folder, step))
-        which = f" ({planned.label})" if planned.label else ""
-        words = [f"its trained model{which}, train/{artefact.key[:12]}"]
+        words = [f"its trained model{planned.in_brackets}, train/{artefact.key[:12]}"]
         words += [f"NOTE: {mark}" for mark in model_card.marks(artefact.manifest.to_json())]
     else:
         words = ["its base model, untrained"]
@@ -332,10 +330,9 @@ def _model_of(runner: "Runner", plan: RowPlan, label: str) -> tuple[dict[str, st
 
 
 def _decoding(row: Row, wishes: Wishes) -> Decoding:
-    answer = row.eval.answer if row.eval else None
-    decoding = answer.decoding if answer else Decoding()
-    overrides = {"seed": wishes.seed, "temperature": wishes.temperature,
-            "max_new_tokens": wishes.max_new_tokens}  # fmt: skip
+    decoding = row.answer.decoding if row.answer else Decoding()
+    names = ("seed", "temperature", "max_new_tokens")
+    overrides = {name: getattr(wishes, name) for name in names}
     return decoding.model_copy(update={n: v for n, v in overrides.items() if v is not None})
 
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from harness.artefact.gpus import Gpu
 from harness.artefact.links import files_below
 from harness.common.executor_names import IN_IMAGES
 from harness.common.paths import nearest_folder
+from harness.common.programs import answer_of
 from harness.errors import HarnessError
 from harness.llm.secrets import key_variable
 from harness.modeling.memory.fit import gib
@@ -70,13 +70,7 @@ def _engine() -> Iterator[Check]:
         return
     yield Check(True, "Docker engine", str(client.version()["Version"]))
     if shutil.which("docker"):
-        compose = subprocess.run(
-            ["docker", "compose", "version", "--short"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
+        compose = answer_of(["docker", "compose", "version", "--short"])
         ok = compose.returncode == 0
         version = compose.stdout.strip() if ok else "not there"
         yield Check(ok, "Docker Compose", version, "" if ok else "docker compose run")

@@ -19,7 +19,7 @@ class Failures:
 
     def note(self, stage: StagePlan, error: HarnessError) -> str:
         """Count the error as the stage's; why it failed, in words."""
-        self._names.add((stage.stage, stage.key))
+        self._names.add(stage.id)
         if isinstance(error, StageFailed):
             self._errors.append(error)
             return error.reason
@@ -28,9 +28,9 @@ class Failures:
 
     def keep_out(self, stage: StagePlan) -> bool:
         """Whether the stage needs what a failed one was to make; it is then not to be run."""
-        if not any((s.stage, s.key) in self._names for s in stage.inputs.values()):
+        if not any(s.id in self._names for s in stage.inputs.values()):
             return False
-        self._names.add((stage.stage, stage.key))
+        self._names.add(stage.id)
         self._not_run.append(stage)
         return True
 

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.artefact import environment
-from harness.common.progress import Event, ProgressView, say
+from harness.common.progress import Event, ProgressView, progress_event, say
 from harness.errors import HarnessError, InputError
 from harness.run.executors import check_lock, images_folder
 from harness.run.executors.apptainer import ApptainerExecutor, build
@@ -138,11 +138,4 @@ def _find(tag: str) -> Any:
 
 
 def _progress(task: str, done: int, total: int | None, **info: str) -> Event:
-    return {
-        "event": "progress",
-        "task": task,
-        "done": done // MB,
-        "total": total if total is None else total // MB,
-        "unit": "MB",
-        "info": {**info},
-    }
+    return progress_event(task, done // MB, total and total // MB, "MB", **info)

@@ -45,10 +45,11 @@ from harness.spec.train import Quantization, Train
 
 if TYPE_CHECKING:
     from harness.gen.reading import Reading
-    from harness.llm.estimate import Estimate
     from harness.modeling.memory.need import Need
 
 
+StageId = tuple[str, str]
+"""A stage's kind and key."""
 NOT_THERE = "a given file is not on the volume yet"
 
 
@@ -86,7 +87,7 @@ class StagePlan:
     # Worked out when first asked for: they open the given files, and no table shows them.
 
     @cached_property
-    def estimate(self) -> "Estimate":
+    def estimate(self) -> Estimate:
         """Of a stage that is there already: no calls, and the examples that it holds."""
         from harness.run import estimate
 
@@ -127,9 +128,28 @@ class StagePlan:
         return self.owner.row
 
     @property
+    def id(self) -> StageId:
+        return self.stage, self.key
+
+    @property
+    def name(self) -> str:
+        """`train (train seed 2)`."""
+        return self.stage + self.in_brackets
+
+    @property
+    def in_brackets(self) -> str:
+        """The label, to stand behind a name."""
+        return f" ({self.label})" if self.label else ""
+
+    @property
+    def made(self) -> Artefact:
+        """Its artefact, which is there."""
+        assert self.artefact is not None
+        return self.artefact
+
+    @property
     def title(self) -> str:
-        label = f" ({self.label})" if self.label else ""
-        return f"{self.stage}: {self.row}{label} [{self.key[:12]}]"
+        return f"{self.stage}: {self.row}{self.in_brackets} [{self.key[:12]}]"
 
     @property
     def target(self) -> str:
@@ -140,7 +160,7 @@ class StagePlan:
     def memory_name(self) -> str:
         """Where the row remembers this stage's last key, apart for each kind of environment."""
         kind = environment.kind_of(self.document["environment"])
-        return f"{kind}: {self.stage}" + (f" ({self.label})" if self.label else "")
+        return f"{kind}: {self.name}"
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -307,7 +327,7 @@ class Planner:
         row = loaded.row
         stages: list[StagePlan] = []
         for model, answer, label in self._outputs(loaded, stages):
-            judge = row.eval.judge if row.eval else None
+            judge = row.judge
             if judge is None:
                 continue
             inputs = {"outputs": answer} if answer else {"model": model} if model else {}
@@ -320,13 +340,12 @@ class Planner:
             baseline = self._baseline(loaded, judge, stages)
             if baseline is not None:
                 inputs["baseline"] = baseline
-            assert row.eval is not None
-            assert row.eval.answer is not None
+            assert row.answer is not None
             count = row.replicates.judge
             for replicate in range(count):
                 params = {
                     "judge": judge,
-                    "prompts": row.eval.answer.prompts,
+                    "prompts": row.answer.prompts,
                     "replicate": replicate,
                 }
                 replicate_label = _join(label, f"judging {replicate + 1}" if count > 1 else "")
@@ -358,7 +377,7 @@ class Planner:
             Damaged: as `plan`.
         """
         stages: list[StagePlan] = []
-        replanned: dict[tuple[str, str], StagePlan] = {}
+        replanned: dict[StageId, StagePlan] = {}
         for old in plan.stages:
             inputs = {
                 name: replanned[source.stage, source.key] for name, source in old.inputs.items()
@@ -379,7 +398,7 @@ class Planner:
             )
             self._look_up(fresh)
             stages.append(fresh)
-            replanned[old.stage, old.key] = fresh
+            replanned[old.id] = fresh
 
         def renewed(old: RowPlan) -> RowPlan:
             return replace(old, stages=[replanned[s.stage, s.key] for s in old.stages])
@@ -425,7 +444,7 @@ class Planner:
                 params = {"train": train, "model": row.model, "template": row.template}
                 params["data"] = None if gen else row.data
                 model = add("train", params, {"data": gen} if gen else {}, label)
-            answer = row.eval.answer if row.eval else None
+            answer = row.answer
             if answer is None:
                 yield model, None, label
                 continue
@@ -473,9 +492,9 @@ class Planner:
                 "eval.answer",
                 f"Name a row that answers prompts, or give {other.path} an eval.answer.",
             )
-        stages_by_key = {(s.stage, s.key): s for s in stages}
+        stages_by_key = {s.id: s for s in stages}
         for stage in baseline_stages:
-            if (stage.stage, stage.key) not in stages_by_key:
+            if stage.id not in stages_by_key:
                 stage.label = _join(f"of {other.row.row}", stage.label)
                 stages.append(stage)
         return stages_by_key.get(("answer", answer.key), answer)
@@ -539,11 +558,11 @@ class Planner:
 def evaluated(row: Row) -> dict[str, dict[str, Any]]:
     """Stage -> the parameters of a row's evaluation that name what it reads, of no replicate."""
     stages: dict[str, dict[str, Any]] = {}
-    if row.eval is not None and row.eval.answer is not None:
-        stages["answer"] = {"answer": _filled(row.eval.answer, row)}
-    if row.eval is not None and row.eval.judge is not None:
-        prompts = row.eval.answer.prompts if row.eval.answer else None
-        stages["judge"] = {"judge": row.eval.judge.filled(row.template), "prompts": prompts}
+    if row.answer is not None:
+        stages["answer"] = {"answer": _filled(row.answer, row)}
+    if row.judge is not None:
+        prompts = row.answer.prompts if row.answer else None
+        stages["judge"] = {"judge": row.judge.filled(row.template), "prompts": prompts}
     return stages
 
 
@@ -658,7 +677,7 @@ def unique(plans: Sequence[RowPlan]) -> list[StagePlan]:
     """Every stage once, in an order in which inputs come before what needs them."""
     stages_by_key: dict[tuple[str, str], StagePlan] = {}
     for stage in itertools.chain.from_iterable(p.stages for p in plans):
-        stages_by_key.setdefault((stage.stage, stage.key), stage)
+        stages_by_key.setdefault(stage.id, stage)
     return list(stages_by_key.values())
 
 
@@ -673,7 +692,7 @@ def made_otherwise(stages: Sequence[StagePlan]) -> str:
     def add(stage: StagePlan) -> None:
         for source in stage.inputs.values():
             add(source)
-        before.setdefault((stage.stage, stage.key), stage)
+        before.setdefault(stage.id, stage)
 
     for stage in stages:
         add(stage)
@@ -682,7 +701,7 @@ def made_otherwise(stages: Sequence[StagePlan]) -> str:
     other = Planner(planner.store, planner.files, names[0], planner.prices)
     plan = RowPlan(stages[0].owner, stages[0].spec, list(before.values()))
     made = {k for k, new in zip(before, other.replan(plan).stages, strict=True) if new.artefact}
-    if not any((s.stage, s.key) in made for s in stages):
+    if not any(s.id in made for s in stages):
         return ""
     how = "made by the local executor" if is_in_images else "made in the images"
     options = " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
@@ -708,8 +727,6 @@ def trained(plan: RowPlan, label: str = "") -> StagePlan:
         raise InputError(f"row {plan.row.row} has {wrong}", f"Say which: {names}." if names else "")
     if chosen[0].artefact is None:
         raise InputError(
-            f"the model of row {plan.row.row} is not trained yet"
-            + (f" ({chosen[0].label})" if chosen[0].label else ""),
-            train_it,
+            f"the model of row {plan.row.row} is not trained yet{chosen[0].in_brackets}", train_it
         )
     return chosen[0]

@@ -161,9 +161,9 @@ def check_row(row: Row, files: Files) -> None:
     for setting, stage, params in _reading(row):
         with contextlib.suppress(DataAbsent, ImportError), blamed(*setting):
             _check_reads(stage, params, files, {})
-    if row.eval is not None and row.eval.answer is not None:
+    if row.answer is not None:
         with blamed("eval", "answer", "engine"):
-            row.eval.answer.engine.check_model(row.model, row.train, ANSWERING)
+            row.answer.engine.check_model(row.model, row.train, ANSWERING)
     if row.model is not None and row.model.path is not None:
         with contextlib.suppress(DataAbsent), blamed("model", "path"):
             load.check_model(files.locate(row.model.path))

@@ -102,7 +102,7 @@ def to_replay(plan: RowPlan, stages: Sequence[str]) -> list[StagePlan]:
     by_key: dict[tuple[str, str], StagePlan] = {}
     for planned in itertools.chain(plan.own, *(other.own for other in plan.beside())):
         if planned.stage in stages:
-            by_key.setdefault((planned.stage, planned.key), planned)
+            by_key.setdefault(planned.id, planned)
     chosen = list(by_key.values())
     if not chosen:
         kinds = ", ".join(stages[:-1]) + f" or {stages[-1]}" if len(stages) > 1 else stages[0]
@@ -175,11 +175,10 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
 
 
 def _absent(planned: StagePlan) -> InputError:
-    label = f" ({planned.label})" if planned.label else ""
     service = environment.FAMILY[planned.stage]
     command = environment.command_line("run", planned.target, service)
     return InputError(
-        f"row {planned.row}: its {planned.stage}{label} {planned.key[:12]} is not on the volume, so "
+        f"row {planned.row}: its {planned.name} {planned.key[:12]} is not on the volume, so "
         "there is nothing to replay",
         f"Make it: {command}{made_otherwise([planned])}.",
     )

@@ -4,10 +4,11 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -60,6 +61,8 @@ class Runner:
         self.executor = executor
         self.console = console
         self.downloads = Downloads(store, files, executor, console)
+        self.started_by: Callable[[], dict[str, Any]] | None = None
+        """For manifests: what started the stage, and on which node."""
 
     def run(self, plans: Sequence[RowPlan], only: Sequence[str] = ()) -> None:
         """Run every stage (or the stages named in `only`) that is not there yet.
@@ -119,10 +122,8 @@ class Runner:
     ) -> tuple[StagePlan, int | None]:
         """The first stage that no other process holds, with its lock, for which `stack` is held; where
         all are held, the first, to be waited for."""
-        names = {(s.stage, s.key) for s in pending}
-        ready = (
-            s for s in pending if names.isdisjoint((i.stage, i.key) for i in s.inputs.values())
-        )
+        names = {s.id for s in pending}
+        ready = (s for s in pending if names.isdisjoint(i.id for i in s.inputs.values()))
         for stage in ready:
             lock = stack.enter_context(self.store.try_lock(stage.stage, stage.key))
             if lock is not None:
@@ -142,8 +143,8 @@ class Runner:
     ) -> None:
         """Check and download all that can be before the first of `stages` runs."""
         check_pinned(plans)
-        to_run = {(s.stage, s.key) for s in stages}
-        paying = [p for p in plans if any(s.pays and (s.stage, s.key) in to_run for s in p.own)]
+        to_run = {s.id for s in stages}
+        paying = [p for p in plans if any(s.pays and s.id in to_run for s in p.own)]
         read = [s for p in paying for s in p.own if s.status != "reuse"]
         self.downloads.bring_files([*stages, *read])
         for plan in plans:
@@ -314,6 +315,8 @@ class Runner:
         executor: Executor,
     ) -> Manifest:
         """What was asked, what was used, what came out, what it cost. Simulation is inherited."""
+        if self.started_by is not None:
+            result.used.setdefault("environment", {})["started_by"] = self.started_by()
         sources = [*inputs.values(), *self._made_here(planned)]
         inherited = {s for a in sources for s in a.manifest.simulated}
         source = planned.params.get("model")

@@ -2,11 +2,11 @@
 checkout, and what of a stage's confinement they cannot do on this machine."""
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.common.programs import answer_of
 from harness.errors import HarnessError, InputError
 from harness.run.doctor_check import Check
 from harness.run.executors import cut_off, images_folder
@@ -48,14 +48,8 @@ def process_runtimes(volume: Path) -> Iterator[Check]:
 
 
 def _version(program: str) -> str:
-    done = subprocess.run(
-        [program, "--version"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        env={"USER": "nobody", **os.environ},  # ch-run says nothing without one
-    )
+    # ch-run says nothing without a user.
+    done = answer_of([program, "--version"], env={"USER": "nobody", **os.environ})
     words = (done.stdout.strip() or done.stderr.strip()).splitlines()
     return words[0] if words else program
 

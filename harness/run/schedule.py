@@ -17,14 +17,12 @@ from harness.modeling.memory.fit import gib
 from harness.run.executors import STOP_LIMIT, Executor, stopped
 from harness.run.failures import Failures
 from harness.run.machine import Ledger, Machine, Part, endpoints_of
-from harness.run.plan import RowPlan, StagePlan
+from harness.run.plan import RowPlan, StageId, StagePlan
 from harness.run.resources import Resources, resources_of, threads_are_open
 from harness.run.runner import Runner, Turn
 
 HELD_SECONDS = 1.0
 """How often a stage is asked for again that another process holds."""
-Name = tuple[str, str]
-"""A stage's kind and key."""
 
 
 def run(
@@ -48,7 +46,7 @@ def run(
     everything = runner.begin(plans, only)
     machine = machine or Machine.here()
     stages = [stage for stage in everything if stage.status != "reuse"]
-    wanted = {_name(stage): resources_of(stage) for stage in stages}
+    wanted = {stage.id: resources_of(stage) for stage in stages}
     if jobs is None and not _bears_two(stages, wanted, Ledger(machine, runner.executor.name)):
         runner.go_through(everything, plans)
         return
@@ -88,7 +86,7 @@ class Schedule:
         runner: Runner,
         new_executor: Callable[[], Executor],
         plans: Sequence[RowPlan],
-        wanted: dict[Name, Resources],
+        wanted: dict[StageId, Resources],
         ledger: Ledger,
         jobs: int | None,
     ) -> None:
@@ -98,17 +96,17 @@ class Schedule:
         self.board = Board(self.console, len(wanted))
         self.waiting: list[StagePlan] = []
         self.running: list[_Running] = []
-        self.held: dict[Name, bool] = {}
+        self.held: dict[StageId, bool] = {}
         """Those that another process works on, and whether that was said."""
         self.failures = Failures()
         self._woken: queue.SimpleQueue[None] = queue.SimpleQueue()
 
     def run(self, stages: Sequence[StagePlan]) -> None:
         """Go through all stages. Raises as Runner.run."""
-        self.waiting = [stage for stage in stages if _name(stage) in self.wanted]
+        self.waiting = [stage for stage in stages if stage.id in self.wanted]
         with self.failures.told_when_stopped():
             for stage in stages:
-                if _name(stage) not in self.wanted:
+                if stage.id not in self.wanted:
                     self.runner.attempt(stage, self.plans, self.failures)
             self._tell_threads()
             with self.board:
@@ -124,7 +122,7 @@ class Schedule:
 
     def _tell_threads(self) -> None:
         count, cpus = self.ledger.open_threads, self.ledger.machine.cpus
-        kinds = {_name(s): self.wanted[_name(s)].kind for s in self.waiting if threads_are_open(s)}
+        kinds = {s.id: self.wanted[s.id].kind for s in self.waiting if threads_are_open(s)}
         if count < cpus and "cpu" in kinds.values():
             say(
                 self.console,
@@ -145,13 +143,13 @@ class Schedule:
     def _start(self) -> None:
         """Start what can be, in the plan's order: none is overtaken by another that takes the same."""
         full: set[tuple[str, frozenset[tuple[str | None, str]]]] = set()
-        unmade = {_name(s) for s in [*self.waiting, *(r.stage for r in self.running)]}
+        unmade = {s.id for s in [*self.waiting, *(r.stage for r in self.running)]}
         for stage in list(self.waiting):
             if self.jobs is not None and len(self.running) >= self.jobs:
                 return
-            wanted = self.wanted[_name(stage)]
+            wanted = self.wanted[stage.id]
             scarce = (wanted.kind, endpoints_of(stage))
-            if scarce in full or any(_name(s) in unmade for s in stage.inputs.values()):
+            if scarce in full or any(s.id in unmade for s in stage.inputs.values()):
                 continue
             part = self.ledger.take(stage, wanted)
             if part is None:
@@ -164,12 +162,12 @@ class Schedule:
         with contextlib.ExitStack() as stack:
             lock = stack.enter_context(self.store.try_lock(stage.stage, stage.key))
             if lock is None:
-                self.held.setdefault(_name(stage), False)
+                self.held.setdefault(stage.id, False)
                 return False
             view = self.board.view(stage.title)
             turn = Turn(self.runner.executor, view, part.share)
             running = _Running(stage, part, turn, lock, stack.pop_all())
-        self.held.pop(_name(stage), None)
+        self.held.pop(stage.id, None)
         self.waiting.remove(stage)
         self.running.append(running)
         running.thread = threading.Thread(target=self._work, args=(running,), name=stage.title)
@@ -211,16 +209,16 @@ class Schedule:
         for stage in list(self.waiting):
             if self.failures.keep_out(stage):
                 self.waiting.remove(stage)
-                self.held.pop(_name(stage), None)
+                self.held.pop(stage.id, None)
                 self.board.count("not run")
 
     def _say_who_holds(self) -> None:
         for stage in self.waiting:
-            if self.held.get(_name(stage)) is False:
+            if self.held.get(stage.id) is False:
                 owner = _holder(self.store, stage)
                 if owner:
                     say(self.console, f"{stage.title}: waiting for {owner}")
-                    self.held[_name(stage)] = True
+                    self.held[stage.id] = True
 
     def _interrupted(self) -> Interrupted:
         """End all stages, each in its time; what to say then."""
@@ -290,34 +288,32 @@ def _holder(store: Store, stage: StagePlan) -> str:
         return str(e)
 
 
-def _name(stage: StagePlan) -> Name:
-    return stage.stage, stage.key
-
-
-def _bears_two(stages: Sequence[StagePlan], wanted: dict[Name, Resources], ledger: Ledger) -> bool:
+def _bears_two(
+    stages: Sequence[StagePlan], wanted: dict[StageId, Resources], ledger: Ledger
+) -> bool:
     """Whether any two that do not need one another have room beside each other."""
-    before: dict[Name, set[Name]] = {}
+    before: dict[StageId, set[StageId]] = {}
     for number, stage in enumerate(stages):
-        inputs = [_name(s) for s in stage.inputs.values()]
-        before[_name(stage)] = {*inputs, *(n for i in inputs for n in before.get(i, ()))}
-        first = ledger.take(stage, wanted[_name(stage)])
+        inputs = [s.id for s in stage.inputs.values()]
+        before[stage.id] = {*inputs, *(n for i in inputs for n in before.get(i, ()))}
+        first = ledger.take(stage, wanted[stage.id])
         if first is None:
             continue
         for other in stages[:number]:
-            if _name(other) in before[_name(stage)]:
+            if other.id in before[stage.id]:
                 continue
-            if ledger.take(other, wanted[_name(other)]) is not None:
+            if ledger.take(other, wanted[other.id]) is not None:
                 return True
         ledger.give_back(first)
     return False
 
 
 def _check_memory(
-    stages: Sequence[StagePlan], wanted: dict[Name, Resources], machine: Machine
+    stages: Sequence[StagePlan], wanted: dict[StageId, Resources], machine: Machine
 ) -> None:
     """Raises InputError for a stage that is foretold to need more main memory than there is."""
     for stage in stages:
-        memory = wanted[_name(stage)].memory
+        memory = wanted[stage.id].memory
         if memory is not None and memory > machine.usable_memory:
             raise InputError(
                 f"row {stage.row}: its {stage.stage} stage will need about {gib(memory)} of main "

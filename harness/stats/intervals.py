@@ -1,7 +1,7 @@
 """Intervals of a mean over prompts: standard errors, what unjudged prompts leave open, quantiles."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from statistics import NormalDist
@@ -66,6 +66,20 @@ def most_cautious_error(value: float, n: int, bounds: Range) -> float:
     low, high = bounds
     inside = max(0.0, (value - low) * (high - value))
     return math.sqrt(inside / max(n - 1, 1))
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """None where there is no value, or one is not defined."""
+    defined = [value for value in values if value is not None]
+    return math.fsum(defined) / len(defined) if defined and len(defined) == len(values) else None
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Sample standard deviation (ddof 1); None of fewer than two."""
+    centre, n = mean(values), len(values)
+    if centre is None or n < 2:
+        return None
+    return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (n - 1))
 
 
 @dataclass(frozen=True)

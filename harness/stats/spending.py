@@ -7,7 +7,7 @@ from statistics import NormalDist
 from harness.stats.intervals import LEVEL
 
 
-def levels(looks: int, level: float = LEVEL) -> list[float]:
+def levels(looks: int) -> list[float]:
     """Of the interval at each of so many planned looks, evenly spaced in information.
 
     At look k of n, what the O'Brien-Fleming-like function 2 - 2 Phi(z / sqrt(t)) spends between
@@ -16,6 +16,6 @@ def levels(looks: int, level: float = LEVEL) -> list[float]:
     the looks hang together, also where a look is chosen by what an earlier one showed.
     """
     normal = NormalDist()
-    z = normal.inv_cdf((1 + level) / 2)
+    z = normal.inv_cdf((1 + LEVEL) / 2)
     spent = [0.0, *(2 - 2 * normal.cdf(z / math.sqrt(k / looks)) for k in range(1, looks + 1))]
     return [1 - (after - before) for before, after in itertools.pairwise(spent)]

@@ -10,7 +10,10 @@ the score, for one run over the prompts at hand.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
+
+from harness.stats.intervals import LEVEL
 
 Index = tuple[int, int, int]
 """Which training, which sampling of it, which judging of that."""
@@ -48,15 +51,15 @@ class Crossed:
         return exceeds(self.between or 0.0, self.within, self.df, self.df * (self.prompts - 1))
 
 
-def exceeds(between: float, within: float, df: int, rest: int, level: float = 0.95) -> bool:
-    """The F test: whether one variance is larger than the other beyond chance."""
+def exceeds(between: float, within: float, df: int, rest: int) -> bool:
+    """The F test at 5 %: whether one variance is larger than the other beyond chance."""
     if between <= within:
         return False
     if within == 0:
         return True
     from scipy.special import fdtrc
 
-    return bool(fdtrc(df, rest, between / within) < 1 - level)
+    return bool(fdtrc(df, rest, between / within) < 1 - LEVEL)
 
 
 def crossed(rows: Sequence[Sequence[float]]) -> Crossed:
@@ -152,6 +155,11 @@ def _upper(index: Index, depth: int) -> Index:
     """The index with everything from this depth on left out."""
     a, b, c = (number if place < depth else 0 for place, number in enumerate(index))
     return a, b, c
+
+
+def mean_grades(runs: Sequence[Grades]) -> dict[Any, float]:
+    """Over the runs, of the prompts that were judged in all of them."""
+    return {p: fmean(grades[p] for grades in runs) for p in _in_all(runs)}
 
 
 def _in_all(runs: Sequence[Grades]) -> list[Any]:

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.helpers import InstantExecutor, command, evaluation, make
+from harness.results.compare import compare as compare_rows
+from harness.results.compare import sentences
+from tests.helpers import InstantExecutor, command, evaluation, make, planned
 from tests.results.scored_rows import scored_row, wins
 
 
@@ -40,6 +43,13 @@ def test_the_difference_is_over_the_prompts_of_both_with_flips_and_sign_test(
     low, high = metric["paired"]["low"], metric["paired"]["high"]
     # Much narrower than that of two samples, ± 13.7; it leaves 0 out.
     assert 0 < low < 10 < high < 18
+
+
+def test_of_a_task_metric_of_which_less_is_better_more_is_called_worse(tmp_path: Path) -> None:
+    rows = scored_row(tmp_path, wins(60), row="one"), scored_row(tmp_path, wins(50), row="two")
+    (of_wins,) = compare_rows(*planned(tmp_path / "runs", *rows))
+    text = "; ".join(sentences(replace(of_wins, metric="bbq/brier_score")))
+    assert "10 prompts are higher, and so worse, in the first, 0 in the second" in text
 
 
 def test_a_row_against_itself_is_the_same_artefacts_and_has_no_interval(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.views.sources import status_of
 from harness.row.inherited import stale_in
 from harness.row.load import SpecFaults, load_rows
 from harness.row.row import Row
@@ -165,7 +166,7 @@ def test_what_has_no_source_is_listed_but_for_how_something_is_done(folder: Path
     text = BASE[: BASE.index("sources:")]
     Path("a.yaml").write_text(f"row: a\n{text}sources: {{train: {{document: X}}}}\n")
     row = load_rows([Path("a.yaml")])[0].row
-    paths = [setting.path for setting in row.unsourced()]
+    paths = [s.path for s in row.settings() if status_of(s) == "no source"]
     assert "model.random.config" in paths
     assert "data" in paths
     assert "template.prompt" in paths

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.artefact.keys import file_digest
+from harness.cli.views.sources import status_of
 from harness.row.inherited import stale_sources
 from harness.row.load import LoadedRow, load_rows
 from harness.spec.provenance import Provenance
@@ -41,7 +42,7 @@ def test_each_setting_of_each_row_has_a_source(study: str) -> None:
     if study not in REQUIRED and not any(loaded.row.sources for loaded in rows(study)):
         pytest.skip(f"specs/{study} names no sources")
     unsourced = {
-        loaded.path.name: [setting.path for setting in loaded.row.unsourced()]
+        loaded.path.name: [s.path for s in loaded.row.settings() if status_of(s) == "no source"]
         for loaded in rows(study)
     }
     assert not {name: paths for name, paths in unsourced.items() if paths}

@@ -71,8 +71,7 @@ def _print(console: Console, parts: Sequence[ConsoleRenderable], plan: RowPlan) 
 
 def _heading(plan: RowPlan, chosen: Chosen) -> list[str]:
     planned = chosen.planned
-    label = f" ({planned.label})" if planned.label else ""
-    lines = [f"row {plan.row.row}{label}: answer/{planned.key[:12]}"]
+    lines = [f"row {plan.row.row}{planned.in_brackets}: answer/{planned.key[:12]}"]
     for judging in chosen.judgings:
         word = judging.label.split(", ")[-1] if len(chosen.judgings) > 1 else "judged"
         lines.append(f"  {word}: judge/{judging.key[:12]}")

@@ -13,6 +13,7 @@ from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
 from harness.artefact.gpus import Gpu, emulates_bfloat16, emulation, numbered, visible
 from harness.cli.views.hanging import hanging
+from harness.common.numbers import dollars
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.llm import prices
@@ -63,7 +64,7 @@ def _list_plans(console: Console, plans: Sequence[RowPlan]) -> Iterator[Text]:
     refused: dict[tuple[str, str], str] = {}
 
     def is_shared(stage: StagePlan) -> bool:
-        return (stage.stage, stage.key) in seen and stage.status != "reuse"
+        return stage.id in seen and stage.status != "reuse"
 
     def below(words: str, style: str, indent: int = 4) -> Iterator[Text]:
         for part in plain(words).splitlines():
@@ -75,11 +76,11 @@ def _list_plans(console: Console, plans: Sequence[RowPlan]) -> Iterator[Text]:
         for shared, group in itertools.groupby(plan.stages, is_shared):
             stages = list(group)
             if shared and len(stages) > MOST_SHARED:
-                names = ", ".join(map(_name, stages))
+                names = ", ".join(s.name for s in stages)
                 yield from below(f"{len(stages)} stages shared with rows above: {names}", "dim", 2)
                 continue
             for stage in stages:
-                seen.add((stage.stage, stage.key))
+                seen.add(stage.id)
                 yield hanging(console, _line(stage, shared, told), WORDS)
                 if shared:
                     continue
@@ -97,10 +98,6 @@ def _list_plans(console: Console, plans: Sequence[RowPlan]) -> Iterator[Text]:
                 yield from below(f"note: {note}", "yellow", 2)
 
 
-def _name(stage: StagePlan) -> str:
-    return stage.stage + (f" ({stage.label})" if stage.label else "")
-
-
 def _line(stage: StagePlan, shared: bool, told: set[str]) -> Text:
     """`told`: why calls are not known, as far as it was said."""
     words, over = "; ".join(stage.reasons), ""
@@ -115,7 +112,7 @@ def _line(stage: StagePlan, shared: bool, told: set[str]) -> Text:
         over = _over_budget(stage)
     elif stage.status != "reuse" and _is_recorded(stage):
         words += "; replies from a given transcript"
-    line = Text(f"  {_name(stage):<26} ")
+    line = Text(f"  {stage.name:<26} ")
     line.append(f"{stage.status:<5}", COLOURS[stage.status]).append(f" {stage.key[:12]}")
     line.append(f"  {plain(words)}" if words else "", "dim")
     if over:
@@ -131,7 +128,7 @@ def _show_total(console: Console, todo: Sequence[StagePlan], fetch: str) -> None
         costs = [s.usd_of_priced() for s in todo]
         unpriced = sorted({model for s in todo for model in s.unpriced})
         if total.calls:
-            text += f", {'at least' if unknown else 'about'} {_calls(total)}, {_usd(sum(costs))}"
+            text += f", {'at least' if unknown else 'about'} {_calls(total)}, {dollars(sum(costs))}"
         if unpriced:
             join = " and" if total.calls else ";"
             text += f"{join} what {', '.join(map(plain, unpriced))} costs, whose price is not known"
@@ -295,16 +292,11 @@ def _is_recorded(stage: StagePlan) -> bool:
 def _dollars(stage: StagePlan) -> str:
     usd, unpriced = stage.usd_of_priced(), " and of ".join(stage.unpriced)
     if unpriced:
-        known = f"{_usd(usd)} and more: " if usd else ""
+        known = f"{dollars(usd)} and more: " if usd else ""
         return f"{known}the price of {unpriced} is not known"
     if stage.endpoints and not stage.pays:
-        return f"{_usd(usd)} (simulated)"
-    return _usd(usd)
-
-
-def _usd(usd: float) -> str:
-    """To the cent, and smaller sums to a tenth of one."""
-    return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"
+        return f"{dollars(usd)} (simulated)"
+    return dollars(usd)
 
 
 def _calls(estimate: Estimate) -> str:

@@ -82,24 +82,19 @@ def show_prompts(console: Console, loaded: LoadedRow, planner: Planner) -> None:
 def _templates(row: Row) -> list[tuple[str, Template]]:
     """The stages and the template that they use; one entry where it is the same for both."""
     trained = row.template if row.train is not None else None
-    evaluation_template = _evaluation_template(row)
-    if (
-        trained is not None
-        and evaluation_template is not None
-        and _content(trained) == _content(evaluation_template)
-    ):
+    evaluated = _evaluation_template(row)
+    if trained and evaluated and _content(trained) == _content(evaluated):
         return [("train and answer", trained)]
-    candidates = [("train", trained), ("answer", evaluation_template)]
+    candidates = [("train", trained), ("answer", evaluated)]
     used = [(stage, template) for stage, template in candidates if template is not None]
     return used or ([("no stage", row.template)] if row.template is not None else [])
 
 
 def _evaluation_template(row: Row) -> Template | None:
     """The template that the model is evaluated with; None where it is given no prompts."""
-    answer, judge = (row.eval.answer, row.eval.judge) if row.eval else (None, None)
-    if answer is not None and answer.engine.uses_template:
-        return answer.template or row.template
-    return judge.template_of(row.template) if judge is not None else None
+    if row.answer is not None and row.answer.engine.uses_template:
+        return row.answer.template or row.template
+    return row.judge.template_of(row.template) if row.judge is not None else None
 
 
 def _content(template: Template) -> dict[str, object]:

@@ -188,14 +188,13 @@ def _whose(artefact: Artefact) -> str:
 def show_replayed(console: Console, replayed: "Replayed") -> None:
     """Whether a replay is exact, and which files and numbers are not."""
     planned = replayed.planned
-    label = f" ({planned.label})" if planned.label else ""
     word = "[green]exact[/]" if replayed.exact else "[red]different[/]"
     here, rest = "", ""
     if replayed.left_out:
         here, names = "that are here ", escape(plain(", ".join(replayed.left_out)))
         rest = f"; {len(replayed.left_out)} left out of the crate ({names}), not checked"
     console.print(
-        f"{planned.stage}{escape(plain(label))} {planned.key[:12]}: {word}, {len(replayed.same)} of "
+        f"{escape(plain(planned.name))} {planned.key[:12]}: {word}, {len(replayed.same)} of "
         f"{replayed.files} files {here}have the digest they were made with{rest}"
         + (f"; {replayed.numbers} numbers are the manifest's" if replayed.numbers else "")
         + (f"; {replayed.calls} replies from the transcript" if replayed.calls else ""),
@@ -213,7 +212,7 @@ def show_row_replayed(
     """The row's outcome in one line: how many artefacts are exact, and the numbers recomputed."""
     exact = sum(r.exact for r in done)
     text = f"{plan.row.row}: {exact} of {len(stages)} artefacts exact"
-    absent = [s.stage + (f" ({s.label})" if s.label else "") for s in stages if s.artefact is None]
+    absent = [s.name for s in stages if s.artefact is None]
     if absent:
         text += f"; not on the volume: {', '.join(absent)}"
     if exact == len(done):

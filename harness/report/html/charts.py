@@ -74,17 +74,14 @@ def _text(x: str | float, y: float, words: str, anchor: str = "middle", class_: 
     return tag("text", words, x=x, y=y, text_anchor=anchor, class_=class_ or None)
 
 
-def _axis(scale: Scale, y: float, grid_from: float | None = None) -> list[Html]:
+def _axis(scale: Scale, y: float) -> list[Html]:
     """A horizontal axis with its numbers below it."""
     values = ticks(scale.low, scale.high)
     parts = [
         tag("path", d=f"M{coordinate(scale.start)} {y}H{coordinate(scale.end)}", class_="axis")
     ]
     for value in values:
-        x = scale(value)
-        if grid_from is not None:
-            parts.append(tag("path", d=f"M{x} {grid_from}V{y}", class_="grid"))
-        parts.append(_text(x, y + 14, short(value)))
+        parts.append(_text(scale(value), y + 14, short(value)))
     return parts
 
 
@@ -236,9 +233,9 @@ def small(numbers: NumberLine, tone: str) -> Html:
     return tag("svg", parts, viewBox="0 0 120 22", aria_hidden="true", class_=f"small {tone}")
 
 
-def thinned(curve: Curve, most: int = POINTS) -> Curve:
-    """At most `most` points: each the mean of as many neighbours, at their mean place."""
-    each = math.ceil(len(curve) / most)
+def thinned(curve: Curve) -> Curve:
+    """At most POINTS of them: each the mean of as many neighbours, at their mean place."""
+    each = math.ceil(len(curve) / POINTS)
     if each <= 1:
         return curve
     parts = [curve[i : i + each] for i in range(0, len(curve), each)]
@@ -248,9 +245,7 @@ def thinned(curve: Curve, most: int = POINTS) -> Curve:
     ]
 
 
-def losses(
-    name: str, title: str, words: str, train: Sequence[Curve], held: Sequence[Curve]
-) -> Html:
+def losses(name: str, words: str, train: Sequence[Curve], held: Sequence[Curve]) -> Html:
     """Loss over steps: a line for each training, dots for what was held out."""
     drawn = [thinned(curve) for curve in train]
     values = [point for curve in (*drawn, *held) for point in curve]
@@ -273,7 +268,7 @@ def losses(
             tag("circle", cx=x(step), cy=y(loss), r=3.5, class_="held") for step, loss in curve
         ]
     parts.append(_text(WIDTH - SIDE, bottom + 28, "optimizer steps", "end"))
-    return figure(name, 200, title, words, *parts)
+    return figure(name, 200, "Loss curve", words, *parts)
 
 
 def _line(curve: Curve, x: Scale, y: Scale) -> str:

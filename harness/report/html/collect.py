@@ -166,14 +166,13 @@ def _parsed(
 ) -> Iterator[Parsed]:
     """What a file of the stage's artefact holds, where there is one: `parse` is given the stage's label
     and the text."""
-    assert planned.artefact is not None
-    text = _checked(planned.artefact, name)
+    text = _checked(planned.made, name)
     if text is None:
         return
     try:
         parsed = parse(planned.label, text)
     except UNREADABLE:
-        raise _unreadable(planned.artefact, name) from None
+        raise _unreadable(planned.made, name) from None
     if parsed is not None:
         yield parsed
 

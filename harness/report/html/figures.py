@@ -105,9 +105,7 @@ def _reproduced(line: MatrixLine) -> str:
 
 
 def money(usd: float | None) -> str:
-    if usd is None:
-        return ""
-    return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"
+    return "" if usd is None else numbers.dollars(usd)
 
 
 def seconds(value: float | None) -> str:

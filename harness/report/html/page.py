@@ -15,6 +15,7 @@ from typing import Any
 from rich.filesize import decimal
 
 from harness.artefact.store import write_atomically
+from harness.common.grouping import grouped
 from harness.common.progress import counted
 from harness.errors import InputError
 from harness.report.formats import written_to
@@ -75,9 +76,7 @@ def stories_of(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: 
     lines = _results_first(
         together([line for loaded in rows for line in lines_of(loaded, planners)])
     )
-    lines_by_row: dict[str, list[MatrixLine]] = {}
-    for line in lines:
-        lines_by_row.setdefault(line.cells.row, []).append(line)
+    lines_by_row = grouped(lines, lambda line: line.cells.row)
     appendix = Appendix()
     places = {row: place for place, row in enumerate(lines_by_row)}
     return [

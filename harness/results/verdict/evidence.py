@@ -1,6 +1,5 @@
 """What a verdict rests on: the runs of a row that scored it, and each one's grades per prompt."""
 
-import itertools
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -95,10 +94,9 @@ class Evidence:
 def bounds_of(row: Row, metric: str) -> Range | None:
     """The range of a metric's values."""
     of_all = metric_of(metric)
-    judge = row.eval.judge if row.eval else None
     if of_all.lowest is not None and of_all.highest is not None:
         return of_all.lowest, of_all.highest
-    return judge.range_of(of_all.name) if judge else None
+    return row.judge.range_of(of_all.name) if row.judge else None
 
 
 def gather(
@@ -127,14 +125,12 @@ def gather(
         runs[a, b, c] = ScoredRun(stage, score)
     if not runs:
         return None
-    answered = row.eval.answer if row.eval else None
     grades: dict[Index, Grades] = {}
     prompts: set[Any] = set()
     kept = is_graded(metric) and (len(runs) > 1 or every_grade)
     if kept or (every_grade and metric_of(metric).is_loss):
         for index, run in runs.items():
-            assert run.stage.artefact is not None
-            all_grades = grades_of(run.stage.artefact, metric)
+            all_grades = grades_of(run.stage.made, metric)
             prompts.update(all_grades)
             grades[index] = {p: grade for p, grade in all_grades.items() if grade is not None}
         if metric not in GRADED and not all(grades.values()):
@@ -143,8 +139,8 @@ def gather(
         runs,
         bounds_of(row, metric),
         tuple(key for key in trainings if key),
-        samples=answered is not None and answered.is_sampled,
-        judges=answered is not None,
+        samples=row.answer is not None and row.answer.is_sampled,
+        judges=row.answer is not None,
         grades=grades,
         prompts=frozenset(prompts),
         is_stratified=metric == MMLU,
@@ -254,6 +250,5 @@ def strata_of(metric: str, places: Sequence[Any]) -> list[str] | None:
 
 def served_models(evidence: Evidence) -> frozenset[str]:
     """What servers called the models that judged."""
-    artefacts = [run.stage.artefact for run in evidence.runs.values()]
-    named = [a.manifest.used.get("served_models", ()) for a in artefacts if a is not None]
-    return frozenset(itertools.chain.from_iterable(named))
+    used = [run.stage.made.manifest.used for run in evidence.runs.values()]
+    return frozenset(model for each in used for model in each.get("served_models", ()))

@@ -2,7 +2,7 @@
 today's judge, or in the published judge's terms by a bridge of models that both have judged."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from harness.artefact.keys import Files
@@ -17,11 +17,11 @@ from harness.results.verdict.sides import (
     mean_of,
 )
 from harness.row.rejudged import WIN_RATE
-from harness.run.bridging import PromptPlace, verdicts_on
+from harness.run.bridging import verdicts_on
 from harness.run.plan import RowPlan
 from harness.stats.bridge import FEWEST_PROMPTS, Bridged, Predicted, Shift, shift
 from harness.stats.intervals import LEVEL, ScoreSpan, half_width
-from harness.stats.variance import Grades, crossed
+from harness.stats.variance import crossed, mean_grades
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def against_published(
     theirs = published and gather(published.row, metric, published.final(), every_grade=True)
     if not theirs or not theirs.grades or not ours.grades:
         return None
-    mine, other = (_mean_grades(list(side.grades.values())) for side in (ours, theirs))
+    mine, other = (mean_grades(list(side.grades.values())) for side in (ours, theirs))
     shared = [p for p in other if p in mine]
     if len(shared) < 2:
         return None
@@ -109,12 +109,6 @@ def against_published(
     outlook = Outlook(ours, replace(reproduced, span=pairs), NOTHING, margin)
     against = AgainstPublished(mean_of(theirs), found.mean, low, high, len(shared))
     return against, interval, outlook
-
-
-def _mean_grades(runs: Sequence[Grades]) -> dict[PromptPlace, float]:
-    """Over the runs, of prompts judged in all of them."""
-    in_all = [p for p in runs[0] if all(p in grades for grades in runs[1:])]
-    return {p: math.fsum(grades[p] for grades in runs) / len(runs) for p in in_all}
 
 
 def in_their_terms(
@@ -173,7 +167,7 @@ def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, int] | None:
     evidence = gather(plan.row, WIN_RATE, plan.final(), every_grade=True)
     if evidence is None or not evidence.grades:
         return None
-    today = _mean_grades(list(evidence.grades.values()))
+    today = mean_grades(list(evidence.grades.values()))
     stage = plan.final()[0]
     files = files or (stage.planner.files if stage.planner else None)
     assert files is not None

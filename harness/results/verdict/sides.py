@@ -2,7 +2,9 @@
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
 
+from harness.common.grouping import grouped
 from harness.results.verdict.evidence import Evidence
 from harness.row.reported import Reported
 from harness.stats.intervals import (
@@ -52,8 +54,7 @@ class Reproduced:
 
 def mean_of(evidence: Evidence) -> float:
     """The mean over the runs."""
-    values = [run.value for run in evidence.runs.values()]
-    return math.fsum(values) / len(values)
+    return fmean(run.value for run in evidence.runs.values())
 
 
 def reproduced_of(evidence: Evidence) -> Reproduced | None:
@@ -80,9 +81,9 @@ def reproduced_of(evidence: Evidence) -> Reproduced | None:
     elif evidence.count(0) > 1:
         # Without the grades it is not known what of it the prompts explain: it all counts twice.
         means = _training_means(evidence)
-        mean = math.fsum(means) / len(means)
         df, replicated = len(means) - 1, "train"
-        between = math.fsum((m - mean) ** 2 for m in means) / df
+        centre = fmean(means)
+        between = math.fsum((m - centre) ** 2 for m in means) / df
     error = math.sqrt(error2)
     span = with_unjudged(value, error, round(judged), round(expected), evidence.bounds)
     return Reproduced(
@@ -95,10 +96,8 @@ def _first(*counts: int | None) -> int:
 
 
 def _training_means(evidence: Evidence) -> list[float]:
-    by_training: dict[int, list[float]] = {}
-    for index, run in evidence.runs.items():
-        by_training.setdefault(index[0], []).append(run.value)
-    return [math.fsum(values) / len(values) for values in by_training.values()]
+    by_training = grouped(evidence.runs, lambda index: index[0])
+    return [fmean(evidence.runs[i].value for i in indices) for indices in by_training.values()]
 
 
 def reproduced_interval(evidence: Evidence, reproduced: Reproduced) -> tuple[float, float]:

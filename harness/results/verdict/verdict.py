@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from statistics import fmean
 
 from harness.artefact.manifest import MetricValue
 from harness.artefact.metrics import metric_of
@@ -43,7 +44,7 @@ from harness.row.rejudged import WIN_RATE, is_rejudged
 from harness.row.reported import Reported
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
-from harness.stats.intervals import LEVEL, ScoreSpan
+from harness.stats.intervals import LEVEL, ScoreSpan, deviation, mean
 
 ANOTHER_JUDGE = "not comparable: another judge"
 """The verdict where the published number has another judge (model, annotator, baseline) than ours."""
@@ -131,21 +132,19 @@ def pool(metrics: Sequence[MetricValue]) -> Pooled:
     values = [m.value for m in metrics if m.value is not None]
     defined = [m.standard_error for m in metrics if m.standard_error is not None]
     n = len(values)
-    mean = math.fsum(values) / n
     root_mean_square = math.sqrt(math.fsum(e * e for e in defined) / n)
-    spread = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1)) if n > 1 else None
     return Pooled(
-        value=mean,
+        value=fmean(values),
         standard_error=root_mean_square if len(defined) == n else None,
-        replicate_sd=spread,
+        replicate_sd=deviation(values),
         replicates=n,
         judged=_total([m.judged for m in metrics]),
         expected=_total([m.expected for m in metrics]),
         wins=_total([m.wins for m in metrics]),
         losses=_total([m.losses for m in metrics]),
         draws=_total([m.draws for m in metrics]),
-        lower_bound=_mean([m.lower_bound for m in metrics]),
-        upper_bound=_mean([m.upper_bound for m in metrics]),
+        lower_bound=mean([m.lower_bound for m in metrics]),
+        upper_bound=mean([m.upper_bound for m in metrics]),
     )
 
 
@@ -153,11 +152,6 @@ def _total(counts: Sequence[int | None]) -> int | None:
     """None where one has none."""
     defined = [count for count in counts if count is not None]
     return sum(defined) if len(defined) == len(counts) else None
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    defined = [value for value in values if value is not None]
-    return math.fsum(defined) / len(defined) if len(defined) == len(values) else None
 
 
 def assess(
@@ -179,13 +173,12 @@ def assess(
     if row.scale == "tiny":
         simulated.append("a scaled-down twin of the row")
     evidence = gather(row, metric, planned)
-    if evidence is None and row.eval is not None and row.eval.judge is None and not planned:
+    if evidence is None and row.eval is not None and row.judge is None and not planned:
         return Weighed(Verdict("not judged", "the row has no judge"))
     reported, published = row.reported.get(metric), row.reported.judge_of(metric)
-    own = row.eval.judge if row.eval else None
     another = ""
-    if published is not None and own is not None and own.judges_outputs and evidence is not None:
-        another = another_judge(published, own, served_models(evidence))
+    if published and row.judge and row.judge.judges_outputs and evidence is not None:
+        another = another_judge(published, row.judge, served_models(evidence))
     weighed = judge(reported, evidence, simulated, margin_of(row, metric), another, level)
     weighed = replace(weighed, evidence=evidence)
     if another and plan is not None and plan.beside():

@@ -23,7 +23,7 @@ from harness.artefact.keys import Files
 from harness.common import env_variables
 from harness.common.executor_names import check_name
 from harness.common.logs import BEGINNING, tail
-from harness.common.progress import Event, StageView, say
+from harness.common.progress import Event, StageView, note_event, say
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.row.row import Limits
 from harness.run.plan import StagePlan, dump, needs_of
@@ -234,7 +234,7 @@ def tell_stopping(on_event: Callable[[Event], None]) -> None:
     message = f"stopping: the stage gets {STOP_LIMIT} to end in order"
     # Ctrl-C ends what the output is piped into as well.
     with contextlib.suppress(OSError):
-        on_event({"event": "note", "message": message})
+        on_event(note_event(message))
 
 
 def carry_out(job: Job, executor: Executor, files: Files, view: StageView) -> StageResult:

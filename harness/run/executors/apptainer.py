@@ -5,10 +5,10 @@ import functools
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.common.programs import answer_of
 from harness.errors import HarnessError, InputError
 from harness.run.executors import cut_off
 from harness.run.executors.mounts import WORK
@@ -100,13 +100,7 @@ def _binds(container: Container) -> list[str]:
 @functools.cache
 def labels_of(program: str, path: Path) -> Mapping[str, str]:
     """Raises InputError for a file that the runtime does not take for an image."""
-    done = subprocess.run(
-        [program, "inspect", "--labels", "--json", str(path)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    done = answer_of([program, "inspect", "--labels", "--json", str(path)])
     try:
         if done.returncode:
             raise ValueError(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "")
@@ -127,14 +121,7 @@ def build(program: str, archive: Path, tag: str, target: Path) -> None:
     """
     part = target.with_name(f"{target.stem}.part.sif")
     part.unlink(missing_ok=True)
-    done = subprocess.run(
-        [program, "build", str(part), f"docker-archive:{archive}:{tag}"],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    done = answer_of([program, "build", str(part), f"docker-archive:{archive}:{tag}"])
     if done.returncode:
         last = "\n".join(f"  | {line}" for line in done.stderr.splitlines()[-8:])
         raise HarnessError(f"{Path(program).name} cannot make {target} of {archive}", last)

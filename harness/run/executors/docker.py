@@ -15,7 +15,7 @@ from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
 from harness.common import env_variables
 from harness.common.env_variables import ENDPOINT
-from harness.common.progress import Event
+from harness.common.progress import Event, note_event
 from harness.errors import HarnessError, InputError
 from harness.run.executors import (
     HOST,
@@ -282,8 +282,8 @@ def passed_on(
         )
     for name in unreachable:
         # Not its value, which may hold a password.
-        message = f"{name} is a loopback address, which no container reaches: it is not passed on"
-        on_event({"event": "note", "message": message})
+        unusable = f"{name} is a loopback address, which no container reaches: it is not passed on"
+        on_event(note_event(unusable))
         del passed[name]
     if any(name in passed for name in env_variables.PROXY):
         no_proxy = next(filter(None, map(os.environ.get, reversed(env_variables.NO_PROXY))), "")

@@ -11,7 +11,7 @@ import docker.errors
 
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact.gpus import Gpu
-from harness.common.progress import Event
+from harness.common.progress import Event, progress_event
 from harness.errors import HarnessError, InputError
 from harness.run.executors import Job, Serve, devices, stopped
 from harness.run.executors.mounts import Bind, read_only
@@ -161,16 +161,7 @@ def _wait(
             break
         if job.stop.is_set():
             raise stopped(job)
-        on_event(
-            {
-                "event": "progress",
-                "task": "vLLM starts",
-                "done": int(spent),
-                "total": int(limit),
-                "unit": "s at most",
-                "info": {},
-            }
-        )
+        on_event(progress_event("vLLM starts", int(spent), int(limit), "s at most"))
         time.sleep(0.5)
     log = container.logs(tail=200).decode("utf-8", "replace")
     with job.log.open("a", encoding="utf-8") as file:

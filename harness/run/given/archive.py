@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
+from harness.common.grouping import grouped
 from harness.run.given.download import Failed, check_room
 
 ALL = "."
@@ -221,10 +222,9 @@ def _not_in_it(member: str, names: list[str]) -> str:
     """The nearest names are files and folders of the same name, or nearly so, wherever they are."""
     if not names:
         return f"has no {member}: it is empty"
-    by_last: dict[str, list[str]] = {}
     folders = {str(folder) for name in names for folder in PurePosixPath(name).parents}
-    for name in sorted({*names, *folders} - {ALL}):
-        by_last.setdefault(PurePosixPath(name).name.lower(), []).append(name)
+    every_name = sorted({*names, *folders} - {ALL})
+    by_last = grouped(every_name, lambda name: PurePosixPath(name).name.lower())
     last = PurePosixPath(member).name.lower()
     matches = difflib.get_close_matches(last, by_last, n=3)
     alike = difflib.SequenceMatcher(None, b=member.lower())

@@ -17,7 +17,7 @@ from harness.artefact.keys import Files, digest_of
 from harness.artefact.network_files import sync
 from harness.artefact.store import SHORT, Store
 from harness.common.paths import size_of
-from harness.common.progress import ProgressView
+from harness.common.progress import ProgressView, note_event
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.run.executors import waiting
 from harness.run.given.archive import NotInIt, take, what_it_is
@@ -269,8 +269,7 @@ class _Bringer:
             except Failed as e:
                 reasons.append((source, e))
                 if not source.is_mirror and len(sources) > len(reasons):
-                    message = f"{_from(source)} {e}; the next address is tried"
-                    tell({"event": "note", "message": message})
+                    tell(note_event(f"{_from(source)} {e}; the next address is tried"))
             else:
                 return
         if all(reason.is_lasting for _, reason in reasons):
@@ -310,9 +309,7 @@ class _Bringer:
                 _remove(part)
                 if is_last or not resumed:
                     raise
-                tell(
-                    {"event": "note", "message": "it is not the file: from the beginning once more"}
-                )
+                tell(note_event("it is not the file: from the beginning once more"))
             else:
                 part.rename(self.work / self.data.file_name)
                 return
@@ -368,8 +365,8 @@ class _Bringer:
         digest, size, said = self.files.digest_path(path), size_of(path), self.data.bytes
         if digest == self.digest:
             if said not in (None, size):
-                message = f"it has {size:,} bytes, and its spec says {said:,}: correct `bytes`"
-                tell({"event": "note", "message": message})
+                wrong = f"it has {size:,} bytes, and its spec says {said:,}: correct `bytes`"
+                tell(note_event(wrong))
             return
         message = f"answers with another file: its sha256 is {digest}, the spec says {self.digest}"
         if said not in (None, size):

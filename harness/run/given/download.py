@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness import __version__
-from harness.common.progress import Event
+from harness.common.progress import Event, note_event, progress_event
 from harness.errors import HarnessError
 from harness.spec.address import check_address, is_loopback, shown
 
@@ -111,8 +111,7 @@ def download(address: str, part: Path, size: int | None, tell: Tell, pace: Patie
             wait = max(pause, min(e.wait, LONGEST_WAIT))
             have = _size(part)
             how = f"going on at {have:,} bytes" if have else "asked again"
-            message = f"{e}; {how} in {wait:.3g} s"
-            tell({"event": "note", "message": message})
+            tell(note_event(f"{e}; {how} in {wait:.3g} s"))
             time.sleep(wait)
             pause *= 2
 
@@ -197,10 +196,7 @@ def _progress(have: int, total: int | None) -> Event:
     unit, of = ("MB", 10**6) if max(have, total or 0) >= 10**7 else ("kB", 10**3)
     # Rounded up, so that what is not whole does not look so, and a small file is more than nothing.
     done = -(-have // of)
-    return {
-        "event": "progress", "task": "download", "unit": unit, "done": done,
-        "total": None if total is None else -(-total // of),
-    }  # fmt: skip
+    return progress_event("download", done, None if total is None else -(-total // of), unit)
 
 
 @contextlib.contextmanager

@@ -132,7 +132,10 @@ def check(ask: Asked, site: SlurmSite) -> None:
     Raises:
         InputError: it could not, or the partition, account or QOS is not there for this user.
     """
-    flags = _flags(ask, site)
+    flags = [
+        f"--{name}" if value is True else f"--{name}={value}"
+        for name, value in options(ask, site).items()
+    ]
     try:
         tools.call(["sbatch", "--test-only", *flags, "--wrap=true"])
     except tools.NoAnswer:
@@ -164,7 +167,8 @@ def _accounts() -> str:
     return f"; yours are {', '.join(names)}" if names else "; you have none"
 
 
-def _flags(ask: Asked, site: SlurmSite) -> list[str]:
+def options(ask: Asked, site: SlurmSite) -> dict[str, Any]:
+    """As sbatch's long options: name -> value, True for one without."""
     values: dict[str, Any] = {
         "partition": site.partition,
         "account": site.account,
@@ -177,11 +181,7 @@ def _flags(ask: Asked, site: SlurmSite) -> list[str]:
         "time": ask.minutes if ask.minutes is not None else "UNLIMITED",
         **site.options(),
     }
-    return [
-        f"--{name}" if value is True else f"--{name}={value}"
-        for name, value in values.items()
-        if value is not None
-    ]
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _rounded(least: float, unit: int) -> int:

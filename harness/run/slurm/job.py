@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -197,7 +198,7 @@ def plan_again(order: Order, node: str) -> "tuple[RowPlan, StagePlan, Runner]":
     from harness.run import ready
     from harness.run.executors import make
     from harness.run.plan import Planner
-    from harness.run.slurm.node_runner import NodeRunner
+    from harness.run.runner import Runner
 
     store = Store(Path(order.volume))
     inputs = Path(order.inputs) if order.inputs is not None else None
@@ -207,7 +208,8 @@ def plan_again(order: Order, node: str) -> "tuple[RowPlan, StagePlan, Runner]":
     plan = planner.plan(scaled(loaded) if order.scale == "tiny" else loaded)
     planned = _found(order, plan.stages, node)
     executor = make(order.executor, store.root)
-    runner = NodeRunner(store, files, executor, Console(emoji=False, width=120), node)
+    runner = Runner(store, files, executor, Console(emoji=False, width=120))
+    runner.started_by = partial(facts, node)
     runner.downloads.keys = key_names([plan.row])
     ready.check_stage(planned, [order.stage], store, executor.name)
     executor.check([planned])
@@ -229,7 +231,7 @@ def _found(order: Order, stages: "Sequence[StagePlan]", node: str) -> "StagePlan
     from harness.artefact.keys import differences
 
     for stage in stages:
-        if (stage.stage, stage.key) == (order.stage, order.key):
+        if stage.id == (order.stage, order.key):
             return stage
     same = [s for s in stages if s.stage == order.stage]
     if not same:

@@ -86,9 +86,9 @@ def statuses(plans: Sequence[RowPlan], store: Store) -> list[StageStatus]:
     known = queue.forgotten(missing) | known
     found: dict[tuple[str, str], StageStatus] = {}
     for stage in stages:
-        before = [found[i.stage, i.key] for i in stage.inputs.values() if (i.stage, i.key) in found]
-        record = submitted.get((stage.stage, stage.key))
-        found[stage.stage, stage.key] = _status(stage, record, known, before, store, records)
+        before = [found[i.id] for i in stage.inputs.values() if i.id in found]
+        record = submitted.get(stage.id)
+        found[stage.id] = _status(stage, record, known, before, store, records)
     return list(found.values())
 
 
@@ -328,7 +328,7 @@ def cancel(
         submitted, known = queue.handed_over(records, stages)
         chosen = []
         for stage in stages:
-            record = submitted.get((stage.stage, stage.key))
+            record = submitted.get(stage.id)
             job = queue.job_of(record, known) if record is not None else None
             if record is not None and job is not None and job.is_open:
                 chosen.append((stage, record))

@@ -27,7 +27,7 @@ from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.runner import Runner
 from harness.run.site import SlurmSite, slurm_site
 from harness.run.slurm import checkout, probe, queue, tools
-from harness.run.slurm.asking import Asked, asked, check, partition_of
+from harness.run.slurm.asking import Asked, asked, check, options, partition_of
 from harness.run.slurm.environment import exported, only_variables
 from harness.run.slurm.grouping import Group, Id, Place, groups
 from harness.run.slurm.records import COMMENT, LOCK, Order, Records, Submitted
@@ -97,7 +97,7 @@ class Submission:
             stages = unique(plans)
             queued = self._queued(stages)
             missing = [s for s in stages if s.artefact is None]
-            to_submit = [s for s in missing if (s.stage, s.key) not in queued]
+            to_submit = [s for s in missing if s.id not in queued]
             self._tell(len(stages) - len(missing), len(missing) - len(to_submit))
             if not to_submit:
                 return
@@ -106,9 +106,7 @@ class Submission:
             runner.downloads.keys = key_names([plan.row for plan in plans])
             runner.prepare(plans, to_submit, ())
             kinds = {
-                (s.stage, s.key): Kind(
-                    asked(s, self.site, partition), tuple(exported([s], self.site.export))
-                )
+                s.id: Kind(asked(s, self.site, partition), tuple(exported([s], self.site.export)))
                 for s in to_submit
             }
             for kind in dict.fromkeys(kinds.values()):
@@ -141,14 +139,11 @@ class Submission:
         queued: dict[Id, Place],
         specs: dict[Id, RowPlan],
     ) -> None:
-        needed = {
-            (s.stage, s.key): [(i.stage, i.key) for i in s.inputs.values() if i.artefact is None]
-            for s in stages
-        }
+        needed = {s.id: [i.id for i in s.inputs.values() if i.artefact is None] for s in stages}
         jobs: dict[int, int] = {}
         for group in groups(stages, needed, kinds, queued):
             first = next(iter(group.tasks.values()))
-            kind = kinds[first.stage, first.key]
+            kind = kinds[first.id]
             many = f"{', '.join(_stages(group))}, an array of {len(group.tasks)}"
             what = many if group.is_array else first.title
             try:
@@ -183,7 +178,7 @@ class Submission:
         for index, stage in group.tasks.items():
             task = index if group.is_array else None
             self.records.write_order(
-                submission, task, self._order(stage, specs[stage.stage, stage.key], kind, now)
+                submission, task, self._order(stage, specs[stage.id], kind, now)
             )
             record = Submitted(
                 stage.stage, stage.key, submission, task, at=now, name=job_name(group)
@@ -214,38 +209,26 @@ class Submission:
             # user's login shell besides, and jobs get what that says.
             "export": "ALL",
             "requeue": True,
-            "time": kind.asked.minutes if kind.asked.minutes is not None else "UNLIMITED",
-            "ntasks-per-node": 1,
             "chdir": os.getcwd(),
-            **self.site.options(),
+            **options(kind.asked, self.site),
         }
         if group.is_array:
             more["array"] = f"{','.join(map(str, group.tasks))}%{self.site.parallel}"
         if dependency:
             more |= {"dependency": dependency, "kill-on-invalid-dep": "yes"}
         executor = _in_time(self.records.jobs)
-        settings: dict[str, Any] = {
-            "job_name": job_name(group),
-            "partition": self.site.partition,
-            "account": self.site.account,
-            "qos": self.site.qos,
-            "nodes": kind.asked.machines,
-            "cpus_per_task": kind.asked.cpus,
-            "gpus_per_node": kind.asked.gpus or None,
-            "mem": f"{kind.asked.memory_mib}M" if kind.asked.memory_mib else None,
-            "time": kind.asked.minutes,
-            "signal_delay_s": self.site.warning_seconds,
-            "setup": [or_end(line) for line in self.site.setup] or None,
+        executor.update_parameters(
+            job_name=job_name(group),
+            wckey=None,
+            signal_delay_s=self.site.warning_seconds,
+            setup=[or_end(line) for line in self.site.setup] or None,
             # Without one machine of a training the others would wait for it.
-            "srun_args": [
+            srun_args=[
                 "--export=ALL",
                 "--kill-on-bad-exit=1",
                 f"--cpus-per-task={kind.asked.cpus}",
             ],
-            "additional_parameters": more,
-        }
-        executor.update_parameters(
-            wckey=None, **{n: v for n, v in settings.items() if v is not None}
+            additional_parameters=more,
         )
         if group.is_array:
             # Has each task write files of its own; which indices there are says `array`.
@@ -327,7 +310,7 @@ def _specs(plans: Sequence[RowPlan]) -> dict[Id, RowPlan]:
     found: dict[Id, RowPlan] = {}
     for plan in plans:
         for stage in plan.stages:
-            found.setdefault((stage.stage, stage.key), plan)
+            found.setdefault(stage.id, plan)
     return found
 
 

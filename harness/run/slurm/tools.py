@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
+from harness.common.programs import answer_of
 from harness.errors import HarnessError, InputError
 
 TIMEOUT_S = 60
@@ -56,15 +57,7 @@ def call(command: Sequence[str], timeout: float = TIMEOUT_S) -> str:
         SlurmFault: it failed, or did not answer.
     """
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+        done = answer_of(command, timeout=timeout, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         raise NoAnswer(command[0], timeout) from None
     except OSError as e:

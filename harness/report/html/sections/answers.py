@@ -82,8 +82,7 @@ def _positions(story: Story) -> list[Html]:
     figures = []
     judgings = [s for s in story.stages if s.stage == "judge" and s.artefact is not None]
     for number, stage in enumerate(judgings, start=1):
-        assert stage.artefact is not None
-        bias = stage.artefact.manifest.used.get("position_bias") or {}
+        bias = stage.made.manifest.used.get("position_bias") or {}
         bars = []
         for name in ("shown_first", "shown_second"):
             place = bias.get(name) or {}

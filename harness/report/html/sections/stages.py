@@ -41,11 +41,17 @@ def _stages(story: Story) -> Html:
 
 
 def _stage(stage: StagePlan, appendix: Appendix) -> list[Any]:
-    name = stage.stage + (f" ({stage.label})" if stage.label else "")
     key = tag("code", stage.key[:12])
     if stage.artefact is None:
         reasons = "; ".join(stage.reasons)
-        return [name, key, "to run" if stage.status == "run" else f"stale: {reasons}", "", "", ""]
+        return [
+            stage.name,
+            key,
+            "to run" if stage.status == "run" else f"stale: {reasons}",
+            "",
+            "",
+            "",
+        ]
     manifest = stage.artefact.manifest
     environment = manifest.used.get("environment", {})
     packages = environment.get("packages", {})
@@ -62,7 +68,7 @@ def _stage(stage: StagePlan, appendix: Appendix) -> list[Any]:
     if manifest.simulated:
         state += f"; simulated: {', '.join(manifest.simulated)}"
     return [
-        name,
+        stage.name,
         key,
         [state, tag("span", f"image {image}", class_="sub") if image else None],
         [tag("span", line, class_="line") for line in _used(manifest)],
@@ -105,7 +111,7 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 def _costs(story: Story) -> Html | None:
     finished = [s for s in story.stages if s.artefact is not None]
-    costs = [s.artefact.manifest.cost for s in finished if s.artefact]
+    costs = [s.made.manifest.cost for s in finished]
     # Without a GPU there is no time on it to tell.
     columns = [
         (n, h, say)
@@ -116,8 +122,9 @@ def _costs(story: Story) -> Html | None:
         return None
     rows = []
     for stage, cost in zip(finished, costs, strict=True):
-        name = stage.stage + (f" ({stage.label})" if stage.label else "")
-        rows.append([name, *("" if cost.get(n) is None else say(cost[n]) for n, _, say in columns)])
+        rows.append(
+            [stage.name, *("" if cost.get(n) is None else say(cost[n]) for n, _, say in columns)]
+        )
     if len(rows) > 1:
         sums = [math.fsum(c[n] for c in costs if c.get(n) is not None) for n, _, _ in columns]
         rounded = [int(s) if s == int(s) else s for s in sums]

@@ -25,13 +25,8 @@ def _training(story: Story) -> Html | None:
     note = f" Each point is the mean of {each} steps." if each > 1 else ""
     sentence = "; ".join(parts) + "."
     sentence = sentence[0].upper() + sentence[1:] + note
-    drawn = charts.losses(
-        f"figure-{story.row}-loss",
-        "Loss curve",
-        sentence,
-        [r.loss for r in runs],
-        [r.held_out for r in runs],
-    )
+    curves, held_out = [r.loss for r in runs], [r.held_out for r in runs]
+    drawn = charts.losses(f"figure-{story.row}-loss", sentence, curves, held_out)
     rows = [row for run in runs for row in _sampled(run.label, run.loss, run.held_out)]
     artefacts = [s.artefact for s in story.stages if s.stage == "train" and s.artefact]
     counts = artefacts[0].manifest.counts if artefacts else {}

@@ -193,6 +193,7 @@ class PairwiseJudge(BaseJudge):
     tokens_per_call: ClassVar[int]
     """Of a reply."""
     judge: Endpoint
+    """The model that judges."""
     transcript: Data | None = None
     """The recorded calls of another run. They then stand for the judge, which is not called."""
     asks: Count = 2

@@ -99,7 +99,9 @@ class SingleGradingJudge(BaseJudge):
     identity = ("judge",)
     kind: Literal["single_grading"] = "single_grading"
     judge: Endpoint
+    """The model that judges."""
     system: TextFile | None = None
+    """The system message; left open: none."""
     prompt: Annotated[TextFile, with_fields("question", "answer")]
     """Template with {question} and {answer}; the reply must hold the grade as [[8]]."""
     prompt_turns: Annotated[TextFile, with_fields(*TURNS)] | None = None
@@ -111,11 +113,16 @@ class SingleGradingJudge(BaseJudge):
     prompt_reference_turns: (
         Annotated[TextFile, with_fields(*TURNS, "ref_answer_1", "ref_answer_2")] | None
     ) = None
+    """Of a second turn with a right answer, {ref_answer_1} and {ref_answer_2} beside those of
+    prompt_turns."""
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=2048)
+    """Decoding parameters of the judge's replies."""
     transcript: Data | None = None
     """The recorded calls of another run. They then stand for the judge, which is not called."""
     asks: Count = 2
+    """How often a prompt is asked at most while no reply to it can be read."""
     on_model_change: Literal["flag", "stop"] = "flag"
+    """What to do when the server answers with another model than before."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SingleGradingJudge":

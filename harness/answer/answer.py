@@ -30,6 +30,7 @@ class Decoding(Spec):
     ] = 0.0
     """0: greedy. null, for an endpoint that takes none: neither this nor top_p is sent."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Only the likeliest tokens that together have this probability; 1: all."""
     min_p: Annotated[float, Field(ge=0, le=1)] = if_set(0.0)
     """Only tokens with at least this share of the likeliest one's probability (arXiv 2407.01082), of
     those that top_p leaves (vLLM: before top_p), at the temperature. Of endpoints, servers of open
@@ -45,11 +46,15 @@ Reasoning = Literal["keep", "strip"]
 
 class Answer(Spec):
     prompts: PromptSet
+    """What is asked."""
     template: Template | None = None
     """Left open: the row's own template. Given where the published evaluation used another prompt
     than the training; what differs is then found and said."""
     engine: Engine = TransformersEngine()
+    """What answers: the row's model by `transformers` or `vllm`, another behind an `endpoint`, or a
+    control."""
     decoding: Decoding = Decoding()
+    """How an answer's tokens are chosen, and how long it may be."""
     strip: bool | None = None
     """Whether white space at an answer's ends goes before it is judged and measured. Left open: of
     what a model generates, as in alpaca_eval's evaluate_from_model (is_strip_output); given outputs

@@ -4,10 +4,17 @@ import click
 
 
 @click.command()
-def schema() -> None:
+@click.option(
+    "--markdown", is_flag=True, help="As tables of fields, to be read: docs/spec_fields.md."
+)
+def schema(markdown: bool) -> None:
     """Print the specs' JSON schema, for editors."""
     import json
 
+    from harness.row import field_tables
     from harness.row.schema import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    if markdown:
+        click.echo(field_tables.markdown(), nl=False)
+    else:
+        click.echo(json.dumps(json_schema(), indent=2))

@@ -31,8 +31,11 @@ class InstructionFilter(Spec):
     """
 
     fewest_words: Annotated[int, Field(ge=0)] = 4
+    """An instruction with fewer goes."""
     most_words: Count = 150
+    """An instruction with more goes."""
     blacklist: list[Annotated[str, Field(min_length=1)]] = SELF_INSTRUCT_BLACKLIST
+    """Words with which an instruction goes."""
     max_similarity: Similarity = 0.7
     """Highest ROUGE-L F-measure against seeds and kept instructions; 1: only exact repeats go."""
 

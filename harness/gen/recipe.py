@@ -134,6 +134,7 @@ class Taught(Recipe):
     """A recipe that calls a teacher."""
 
     teacher: Endpoint
+    """The model that is asked for data."""
     transcript: Data | None = None
     """The recorded calls of another run. They then stand for the teacher, which is not called."""
 

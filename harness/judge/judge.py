@@ -188,6 +188,7 @@ class AskingJudge(BaseJudge):
     tokens_per_call: ClassVar[int]
     """Of a reply."""
     judge: Endpoint
+    """The model that judges."""
     transcript: Data | None = None
     """The recorded calls of another run. They then stand for the judge, which is not called."""
     asks: Count = 2

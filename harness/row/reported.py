@@ -50,8 +50,11 @@ class Reported(Spec):
     value: float | None
     """None, written `unreported`: the study's table has the cell and leaves it empty."""
     standard_error: Annotated[float, Field(ge=0)] | None = None
+    """As published, in the metric's own units."""
     judged: Annotated[int, Field(ge=0)] | None = None
+    """How many prompts were judged."""
     expected: Annotated[int, Field(ge=1)] | None = None
+    """How many there were to be judged."""
     judge: PublishedJudge | None = None
     """Who judged. Left open: reported.judge."""
     source: Provenance | None = None

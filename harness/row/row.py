@@ -25,7 +25,9 @@ class Eval(Spec):
     """How the row's model is scored: by its answers to prompts, or (lm_eval, held_out_loss) itself."""
 
     answer: Answer | None = None
+    """The prompts, and what answers them."""
     judge: Judge | None = None
+    """What scores the answers, or the model itself."""
     checkpoint: Annotated[int, Field(ge=1)] | None = None
     """The step whose weights are scored, one of train.keep; left open: the last."""
 
@@ -45,9 +47,13 @@ class Source(Spec):
     """Where the published number stands."""
 
     document: str
+    """The publication's name."""
     table: str | None = None
+    """Which of its tables."""
     line: Annotated[int, Field(ge=1)] | None = None
+    """Which line of the table, from 1; tables here have their rows in this order."""
     url: str | None = None
+    """Where the document can be read."""
 
 
 def _distinct(seeds: list[int]) -> list[int]:
@@ -60,10 +66,13 @@ class Replicates(Spec):
     """The same row again. Every combination of these is run."""
 
     train_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    """A training for each seed, in place of train.seed."""
     sampling_seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_distinct)] | None = (
         None
     )
+    """Answers sampled once for each seed, in place of eval.answer.decoding.seed."""
     judge: Annotated[int, Field(ge=1)] = 1
+    """How often the same answers are judged."""
 
 
 class Budget(Spec):
@@ -72,7 +81,9 @@ class Budget(Spec):
     Each stage (and each step of a chain in gen) has the whole of it."""
 
     calls: Annotated[int, Field(ge=0)] | None = None
+    """Requests to a teacher or judge."""
     tokens: Annotated[int, Field(ge=0)] | None = None
+    """Of prompts and replies together."""
     usd: Annotated[float, Field(ge=0)] | None = None
     """US dollars, at the prices in specs/prices.yaml."""
 
@@ -86,10 +97,13 @@ class Limits(Spec):
     gpus: Annotated[int, Field(ge=1)] | None = None
     """A stage that works on more is refused; left open: as many as it works on."""
     cpus: Annotated[float, Field(gt=0)] | None = None
+    """Of a container; left open: the stage's share of the machine."""
     memory: Annotated[str, Field(pattern="^[0-9]+[kmg]$")] | None = None
     """For example 8g."""
     shm: Annotated[str, Field(pattern="^[0-9]+[kmg]$")] = "1g"
+    """Shared memory of a container (/dev/shm)."""
     pids: Annotated[int, Field(ge=16)] = 4096
+    """Processes and threads of a container."""
 
     @property
     def memory_bytes(self) -> int | None:
@@ -141,7 +155,9 @@ class Row(Spec):
     row: Annotated[Name, NO_KEY]
     """The row's id, unique among all specs."""
     table: Annotated[Name, NO_KEY]
+    """The results table that the row is a line of; rows of one table are compared."""
     title: Annotated[str, NO_KEY]
+    """What a reader sees."""
     varied: Annotated[
         dict[
             Annotated[str, NO_KEY],
@@ -157,6 +173,7 @@ class Row(Spec):
     scale: Literal["full", "tiny"] = "full"
     """`tiny`: the scaled-down twin that `--scale tiny` makes of a row. It decides no key."""
     source: Source | None = None
+    """Where the published number stands."""
     sources: dict[Annotated[str, NO_KEY], Provenance] = {}
     """Dotted path of a setting, or the beginning of several (the longest counts), such as `train` and
     `train.steps` -> where its value comes from. It decides no key."""
@@ -168,15 +185,21 @@ class Row(Spec):
     model: ModelSource | None = None
     """The base model. A row that only makes data can do without it."""
     template: Template | None = None
+    """How an instruction becomes the text that the model sees: the name of a template, or its parts."""
     gen: Chain | None = None
     """One recipe, or a chain of them: each works on what the one before it made."""
     data: Data | None = None
     """A given data set in place of gen: JSON or JSONL with instruction, input, output."""
     train: Train | None = None
+    """How the model is trained. Left open: the row scores the base model as it is."""
     eval: Eval | None = None
+    """How the row is scored. Left open: it is trained, or makes data, alone."""
     replicates: Replicates = Replicates()
+    """How often the row is trained, sampled and judged."""
     budget: Budget = Budget()
+    """What a stage may spend at most."""
     limits: Limits = Limits()
+    """What a stage may use of the machine."""
     deviations: list[str] = []
     """Stated differences between the published set-up and this one."""
     assumptions: list[str] = []

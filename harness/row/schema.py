@@ -17,6 +17,7 @@ def json_schema() -> dict[str, Any]:
     schema["title"] = "Row spec"
     schema["properties"]["extends"] = {
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+        "default": [],
         "description": "A spec, or several, that this one is merged over; paths relative to this file.",
     }
     for definition in [schema, *schema.get("$defs", {}).values()]:

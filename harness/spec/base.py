@@ -159,6 +159,7 @@ class Hub(Spec):
     """What a repository on the hub is called, and which commit of it is meant."""
 
     id: Annotated[str, Field(pattern=HUB_ID), NO_KEY]
+    """OWNER/NAME."""
     revision: Annotated[str, Field(pattern=REVISION)] | None = None
     """The full commit hash; a branch name would let content change under its key. Left open, nothing
     runs: `harness pin SPEC` asks the hub and writes it. The key has what is written."""
@@ -178,10 +179,9 @@ Address = Annotated[str, BeforeValidator(_check_address, json_schema_input_type=
 
 
 class DataPath(Spec):
-    """Where a given file or folder is. What is on disk goes before what an address brings.
+    """Where a given file or folder is. What is on disk goes before what an address brings."""
 
-    How it is brought is left out of dumps, which twins draw their seeds from.
-    """
+    # How it is brought is left out of dumps, which twins draw their seeds from.
 
     path: Annotated[str, BeforeValidator(_locate), Field(json_schema_extra=NOT_KEY)] = ""
     """A path relative to the YAML file, or `data:PATH` below the folder given with --inputs; `data:`
@@ -264,6 +264,7 @@ class Simulated(Spec):
     """The harness's own teacher and judge in place of a real endpoint. Marked in every table."""
 
     seed: Seed = 0
+    """Another seed gives other replies."""
     error_rate: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of judgements that are turned round, drawn from the request's digest."""
     position_bias: Annotated[float, Field(ge=-1, le=1)] = 0.0
@@ -313,6 +314,7 @@ class Endpoint(Spec):
     """An OpenAI-compatible server and the model asked for."""
 
     model: Annotated[str, NO_KEY]
+    """The model's name, as the server knows it."""
     base_url: Annotated[str, AfterValidator(_server_url)] | None = None
     """Left open: OpenAI's own, or the simulated server when `simulated` is given."""
     api_key_env: Annotated[str | None, Field(pattern=VARIABLE), BeforeValidator(_variable_name)] = (
@@ -320,15 +322,20 @@ class Endpoint(Spec):
     )
     """Name (never the value) of the environment variable that holds the key; NAME_FILE also works."""
     simulated: Simulated | None = None
+    """The harness's own teacher and judge answer in place of a server."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = Field(default=16, json_schema_extra=NOT_KEY)
+    """Requests at a time."""
     timeout_s: Annotated[float, Field(gt=0)] = Field(default=60.0, json_schema_extra=NOT_KEY)
+    """Seconds that a reply may take."""
     max_attempts: Annotated[int, Field(ge=1)] = Field(default=6, json_schema_extra=NOT_KEY)
+    """How often a request is sent at most while the server fails."""
     token_limit: TokenLimit = Field(default="max_tokens", json_schema_extra=NOT_KEY)
     """What this server calls the most tokens of a reply: OpenAI's reasoning models know
     `max_completion_tokens` alone. Transcripts say `max_tokens` whatever is sent."""
     mode: Literal["live", "batch"] = Field(default="live", json_schema_extra=NOT_KEY)
     """`batch`: through the server's Batch API, slower and at half price."""
     batch_poll_s: Annotated[float, Field(gt=0)] = Field(default=30.0, json_schema_extra=NOT_KEY)
+    """Seconds between two looks whether a batch is done."""
 
     @property
     def server(self) -> str | None:
@@ -349,12 +356,19 @@ class Sampling(Spec):
     """Decoding parameters of a teacher or judge call; what is left open is not sent."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """0: the likeliest token."""
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Only the likeliest tokens that together have this probability."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens of a reply."""
     presence_penalty: float | None = None
+    """Taken from tokens that the text has."""
     frequency_penalty: float | None = None
+    """Taken from tokens for each time that the text has them."""
     stop: list[str] | None = None
+    """Texts that end a reply."""
     seed: int | None = None
+    """Sent to the server, which may heed it."""
 
 
 Count = Annotated[int, Field(ge=1)]

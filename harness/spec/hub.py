@@ -12,14 +12,18 @@ class HubData(Hub):
     """A data set on the hub."""
 
     config: str | None = None
+    """One of the data set's configs (subsets); left open: its only one."""
     split: Annotated[str, Field(pattern="^[\\w.-]+$")] = "train"
+    """One of its splits."""
 
 
 class Sample(Spec):
     """A seeded subset."""
 
     k: Count
+    """How many."""
     seed: Seed = 42
+    """Of the draw."""
     by: Literal["random", "datasets"] = if_set("random")
     """random: of the rows that can be used, in the file's order. datasets: of all rows, in the order
     drawn, the very ones of `Dataset.shuffle(seed).select(range(k))` of the package datasets."""
@@ -40,13 +44,24 @@ class Columns(Spec):
     """Which column holds what. Left open: the usual names are looked for."""
 
     id: str | None = None
+    """What tells records apart."""
     name: str | None = None
+    """The task's name."""
     instruction: str | None = None
+    """The instruction."""
     input: str | None = None
+    """The instruction's input."""
     output: str | None = None
+    """The answer."""
     system: str | None = None
+    """The system text."""
     messages: str | None = None
+    """A conversation: a list of messages with role and content."""
     chosen: str | None = None
+    """Of preference data: the better answer."""
     rejected: str | None = None
+    """Of preference data: the other answer."""
     rating: str | None = None
+    """A number by which `select` chooses."""
     is_classification: str | None = None
+    """Whether it is a classification task."""

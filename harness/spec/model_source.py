@@ -24,6 +24,7 @@ class RandomModel(Spec):
     tokenizer: Literal["bytes"] | Data = "bytes"
     """`bytes`: one token a byte, made on the spot; or a folder that holds a tokenizer."""
     seed: Seed = 0
+    """Of the weights."""
 
 
 class HubModel(Hub):
@@ -34,9 +35,11 @@ class ModelSource(Spec):
     """Where the base model comes from: exactly one of these."""
 
     random: RandomModel | None = None
+    """Weights drawn at random, for tests."""
     path: Data | None = None
     """A local folder with config.json, safetensors weights and a tokenizer."""
     hub: HubModel | None = None
+    """A model on the hub, at a fixed revision."""
     trust_remote_code: bool = False
     """Run the Python code that stands beside the weights. Shows as a deviation."""
     chat_format: Literal["chatml"] | None = if_set(None)

@@ -19,9 +19,13 @@ class PromptColumns(Spec):
     """Which column holds what. Left open: the usual names are looked for."""
 
     instruction: str | None = None
+    """The instruction."""
     input: str | None = None
+    """The instruction's input."""
     system: str | None = None
+    """A system text, which the model is given and judges are not shown."""
     dataset: str | None = None
+    """Which of several sets a prompt is of; scores are told for each."""
     output: str | None = None
     """A given answer; only the judge held_out_loss needs one."""
     messages: str | None = None
@@ -37,10 +41,13 @@ class PromptSet(Spec):
     """
 
     file: Data | None = None
+    """A file of prompts."""
     files: Annotated[dict[Name, Data], Field(min_length=1)] | None = None
     """Several sets by name; scores are told for each of them too."""
     hub: HubPrompts | None = None
+    """A prompt set on the hub, at a fixed revision."""
     columns: PromptColumns = PromptColumns()
+    """Which column holds what, where the names are not the usual ones."""
     turns: Literal["last", "first"] = if_set("last")
     """Of conversations: the last user turn, after the turns before it; or the first by itself, without
     a system text."""
@@ -65,6 +72,7 @@ class OutputFiles(Spec):
     files such as AlpaGasus's, which are read as prompt sets are."""
 
     files: Annotated[dict[Name, Data], Field(min_length=1)]
+    """The files, each of a prompt set by name."""
     output: str
     """The column of the outputs."""
 

@@ -533,6 +533,42 @@ def test_the_schema_beside_the_specs_is_what_the_command_prints() -> None:
     assert result.stdout == there, "rewrite it: harness schema > specs/schema.json"
 
 
+def test_the_page_of_fields_is_what_the_command_prints_and_has_every_field_with_a_meaning() -> None:
+    page = (ROOT / "docs" / "spec_fields.md").read_text(encoding="utf-8")
+    rewrite = "rewrite it: harness schema --markdown > docs/spec_fields.md"
+    assert CliRunner().invoke(main, ["schema", "--markdown"]).stdout == page, rewrite
+    schema = json.loads((ROOT / "specs" / "schema.json").read_text(encoding="utf-8"))
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    assert all(len(row) == 4 and len(row[3]) > len("x |") for row in rows)
+    fields = [
+        (name, field)
+        for part in [schema, *schema["$defs"].values()]
+        for shape in [part, *part.get("anyOf", [])]
+        for name, field in shape.get("properties", {}).items()
+        if "const" not in field
+    ]
+    assert {row[0] for row in rows} == {f"| `{name}`" for name, _ in fields}
+    assert len(rows) == len(fields)
+    assert [name for name, field in fields if not field.get("description")] == []
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "| `learning_rate` | number over 0 | ",
+        "| `shots` | integer from 0 | — | ",
+        "| `row` | text | **needed** | ",
+        "| `sampling` | [Sampling](#sampling) | `{temperature: 0.0, max_tokens: 50}` | ",
+        "| `kind` | `instruction`, `preference` | `instruction` | ",
+        "| `seed` | integer from 0 | `42` | ",
+        "| `outputs` | text or [Data path](#data-path), or a list of these | none | ",
+        "| `reasoning` | `keep`, `strip` | `keep` | What becomes of &lt;think>",
+    ],
+)
+def test_the_page_of_fields_says_type_bounds_and_default(row: str) -> None:
+    assert f"\n{row}" in (ROOT / "docs" / "spec_fields.md").read_text(encoding="utf-8")
+
+
 def test_the_schema_knows_every_key_of_every_spec_and_requires_none() -> None:
     schema = json.loads((ROOT / "specs" / "schema.json").read_text(encoding="utf-8"))
     assert "required" not in schema

@@ -18,6 +18,7 @@ from harness.errors import InputError
 from harness.sim.replies.judge import WEIGHTED
 from harness.sim.server import Server, start
 from harness.spec.base import Simulated
+from tests.helpers import ROOT
 
 PROMPTS = Path(__file__).parents[2] / "specs/smoke/prompts"
 QUESTION = "What is the opposite of hot?"
@@ -73,6 +74,14 @@ def refusal(server: Server, body: Any, **options: Any) -> tuple[int, str]:
         post(server, body, **options)
     reply = json.loads(caught.value.read())
     return caught.value.code, reply["error"]["message"]
+
+
+def test_the_reply_in_the_docs_is_the_servers() -> None:
+    page = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
+    match = re.search(r"-d '(\{.*\})'\n((?:    .*\n)+)", page)
+    assert match
+    with start(Simulated()) as server:
+        assert post(server, json.loads(match[1])) == json.loads(match[2])
 
 
 def test_a_sampled_reply_depends_on_the_requests_seed_and_a_greedy_one_does_not(

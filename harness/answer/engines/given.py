@@ -20,6 +20,7 @@ class NullEngine(BaseEngine):
     decodes: ClassVar[bool] = False
     kind: Literal["null"] = "null"
     output: str = ""
+    """The answer."""
 
     @property
     def constant(self) -> str:

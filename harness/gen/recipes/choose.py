@@ -28,6 +28,7 @@ class SelectGen(Recipe):
     code_version: ClassVar[int] = 1
     recipe: Literal["select"] = "select"
     threshold: float = 4.5
+    """The lowest rating that stays."""
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         """Raises InputError where no example has a rating."""
@@ -51,6 +52,7 @@ class Control(Recipe):
     estimates_limit: ClassVar[bool] = True
     recipe: str
     k: Count
+    """How many examples stay."""
 
     def check_size(self, examples: int) -> None:
         if self.k > examples:
@@ -72,6 +74,7 @@ class RandomGen(Control):
     code_version: ClassVar[int] = 1
     recipe: Literal["random_k"] = "random_k"
     seed: Seed = 42
+    """Of the draw."""
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         """Raises InputError where more are wanted than there are."""
@@ -92,6 +95,7 @@ class LongestGen(Control):
     of: Literal["output", "instruction", "example"] = "output"
     """Which text; `instruction` counts the input too, `example` everything."""
     unit: Literal["characters", "words"] = "characters"
+    """What a text's length is counted in."""
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         """Raises InputError where more are wanted than there are."""

@@ -38,6 +38,7 @@ class Reviews(Spec):
     """A file of judged answers."""
 
     file: Data
+    """Answers of two models with a judge's scores, a record for each prompt."""
     order: tuple[str, str]
     """The columns of the answers, as the judge saw them: the first score is the first one's."""
 
@@ -84,6 +85,7 @@ class GradedPairsGen(Recipe):
     estimates_limit: ClassVar[bool] = True
     recipe: Literal["graded_pairs"] = "graded_pairs"
     reviews: Annotated[list[Reviews], Field(min_length=1)]
+    """The files; a pair is judged by all that have it."""
 
     @property
     def makes_preferences(self) -> bool:

@@ -18,7 +18,9 @@ class SeedsGen(Seeded):
     code_version: ClassVar[int] = 1
     recipe: Literal["seeds_only"] = "seeds_only"
     seeds: Data
+    """Seed tasks in Self-Instruct's JSONL format."""
     all_instances: bool = False
+    """Whether every instance of a task is an example, and not the first alone."""
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         """Each seed task with its first instance, or with every one of them.

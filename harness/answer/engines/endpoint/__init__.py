@@ -26,6 +26,7 @@ class EndpointEngine(BaseEngine):
     model_field: ClassVar[str] = "endpoint"
     kind: Literal["endpoint"] = "endpoint"
     endpoint: Endpoint
+    """The server and the model asked for."""
     api: Literal["chat", "completion"] = "chat"
     """`chat`: the instruction as the user's message, and the server's own template. `completion`: the
     prompt as the row's template (or prompt file) makes it, as one text."""

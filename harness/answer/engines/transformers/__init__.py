@@ -30,7 +30,10 @@ class TransformersEngine(BaseEngine):
     """Answers in the making at a time. Left open: on a GPU as many as its free memory holds, up to 512,
     and 16 on a CPU; which, stands in the manifest."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights and of the arithmetic."""
     threads: Count | None = None
+    """On a CPU: threads of one operation. Left open: as many as the stage's share of the machine
+    has."""
 
     @property
     def dtype(self) -> str:

@@ -41,17 +41,23 @@ class VllmEngine(BaseEngine):
     uses_model: ClassVar[bool] = True
     kind: Literal["vllm"] = "vllm"
     image: str = VLLM_IMAGE
+    """vLLM's image, by tag and digest, that the executor starts."""
     precision: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """Of the weights and of the arithmetic (vLLM's --dtype)."""
     max_model_length: Count | None = None
     """Tokens of a prompt with its answer; left open: the model's own limit."""
     base_url: str | None = Field(default=None, json_schema_extra=NOT_KEY)
+    """A running server that has the row's model. Left open: one is started, or HARNESS_VLLM_URL names
+    it."""
     gpu_memory: Annotated[float, Field(gt=0, le=1)] = Field(default=0.9, json_schema_extra=NOT_KEY)
     """Share of a GPU's memory that the server may take."""
     tensor_parallel: Count = Field(default=1, json_schema_extra=NOT_KEY)
     """On how many GPUs the model's matrices lie, each in as many parts (vLLM's
     --tensor-parallel-size); the server gets so many and no more."""
     concurrency: Count = Field(default=64, json_schema_extra=NOT_KEY)
+    """Requests at a time."""
     start_timeout_s: Annotated[float, Field(gt=0)] = Field(default=900.0, json_schema_extra=NOT_KEY)
+    """Seconds that the server may take to start."""
 
     @property
     def dtype(self) -> str:

@@ -37,15 +37,21 @@ class AlpacaGen(Seeded, Taught):
     examples: Count
     """Machine-made examples to keep."""
     shown: Count = 3
+    """Seed tasks in a prompt."""
     tasks_per_reply: Count = 20
+    """New tasks that a prompt asks for, {count} in it."""
     requests_per_round: Count = 5
+    """Requests that are out at a time; their replies are taken in order."""
     max_requests: Count | None = None
     """Where to stop when too few replies hold anything new; left open: 20 + 4 times the ideal."""
     filter: InstructionFilter = InstructionFilter(blacklist=ALPACA_BLACKLIST)
+    """Which of the new tasks are dropped."""
     sampling: Sampling = Sampling(temperature=1.0, top_p=1.0, max_tokens=3072)
+    """Decoding parameters of the teacher's replies."""
     include_seeds: bool = True
     """Whether the seed tasks themselves stand in the data set."""
     seed: Seed = 42
+    """Of the draw of the seed tasks that a prompt shows."""
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         from harness.gen.recipes.alpaca.recipe import make

@@ -16,10 +16,15 @@ class ExpandExample(Spec):
     """The worked example in prompt 4."""
 
     name: str
+    """The task's name."""
     instruction: str
+    """The task's instruction."""
     input: str = ""
+    """The task's input; may be empty."""
     output: str
+    """The short output."""
     expanded: str
+    """The output as it should be rewritten."""
 
 
 class ExpandGen(Taught):
@@ -34,7 +39,9 @@ class ExpandGen(Taught):
     """Template with {name}, {instr}, {input}, {output} and, of the worked example, {ex_name},
     {ex_instr}, {ex_input}, {ex_output}, {ex_expanded}."""
     example: ExpandExample
+    """The worked example that every prompt shows."""
     sampling: Sampling = Sampling()
+    """Decoding parameters of the teacher's replies."""
     on_failure: Literal["keep", "drop"] = "keep"
     """What becomes of an example whose rewriting failed: it stays as it was, or goes. Counted."""
 

@@ -36,9 +36,11 @@ class ImportGen(Recipe):
     """JSON (a list), JSONL, Parquet or, by its name, CSV; or a folder of such files, read in the order
     of names."""
     hub: HubData | None = None
+    """A data set on the hub, in place of a file."""
     kind: Literal["instruction", "preference"] = "instruction"
     """Instruction data has outputs; preference data has chosen and rejected ones."""
     columns: Columns = Columns()
+    """Which column holds what, where the names are not the usual ones."""
     turns: Literal["first", "last", "history", "drop"] = "first"
     """Of conversations with several turns: the first exchange alone; the last one, or each whole
     conversation, with the turns before it in `history`; or none of them.
@@ -46,6 +48,7 @@ class ImportGen(Recipe):
     `last` and `history` differ in that `last` forgets the earlier turns. Preference data whose
     answers differ in a later turn alone need one of these two."""
     sample: Sample | None = None
+    """Only some of the examples, drawn by a seed."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "ImportGen":

@@ -47,6 +47,7 @@ class NaiveGen(Seeded, Taught):
     shown: Count = 10
     """Pairs that prompt 1 shows."""
     requests_per_round: Count = 5
+    """Requests of prompt 1 that are out at a time; their replies are taken in order."""
     max_requests: Count | None = None
     """Of prompt 1; left open: 20 + 4 times one for each `shown` wanted tasks."""
     given_instances: Count = 2
@@ -56,8 +57,11 @@ class NaiveGen(Seeded, Taught):
     max_similarity: Similarity = 1.0
     """As in other recipes; the study says nothing of a filter, so only exact repeats go."""
     sampling: Sampling = Sampling()
+    """Decoding parameters of the teacher's replies."""
     include_seeds: bool = True
+    """Whether the given tasks themselves stand in the data set."""
     seed: Seed = 42
+    """Of the draw of the pairs that prompt 1 shows."""
 
     def make(self, call: StageCall, input_examples: list[DatasetExample]) -> RecipeResult:
         from harness.gen.recipes.naive.recipe import make

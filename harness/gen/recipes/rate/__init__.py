@@ -24,15 +24,19 @@ class RateGen(Recipe):
     code_version: ClassVar[int] = 1
     recipe: Literal["rate"] = "rate"
     judge: Endpoint
+    """The model that rates."""
     transcript: Data | None = None
     """The recorded calls of another run. They then stand for the judge, which is not called."""
     dimension: Literal["accuracy", "helpfulness"] = "accuracy"
+    """What is rated, {dimension} in the prompt."""
     prompt: Annotated[TextFile, with_fields("instruction", "output")]
     """Template with {instruction}, {input}, {output} and {dimension}."""
     lowest: float = 0.0
+    """The lowest score that is a rating."""
     highest: float = 5.0
     """A score outside of these is no rating."""
     sampling: Sampling = Sampling(temperature=0.0, top_p=1.0, max_tokens=256)
+    """Decoding parameters of the judge's replies."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "RateGen":

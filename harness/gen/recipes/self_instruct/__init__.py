@@ -49,9 +49,11 @@ class Instructions(Spec):
     machine_shown: Annotated[int, Field(ge=0)] = 2
     """At most so many of them machine-made; the rest are seeds."""
     requests_per_round: Count = 5
+    """Requests that are out at a time; their replies are taken in order."""
     max_requests: Count | None = None
     """Where to stop when too few replies hold anything new; left open: 20 + 4 times the ideal."""
     filter: InstructionFilter = InstructionFilter()
+    """Which of the new instructions are dropped."""
     sampling: Sampling = Sampling(
         temperature=0.7,
         top_p=0.5,
@@ -60,7 +62,9 @@ class Instructions(Spec):
         presence_penalty=2.0,
         stop=["\n\n", "\n16", "16.", "16 ."],
     )
+    """Decoding parameters of the teacher's replies."""
     seed: Seed = 42
+    """Of the draw of the instructions that a prompt shows."""
 
 
 class OwnTeacher(Spec):
@@ -76,7 +80,9 @@ class Classification(OwnTeacher):
     """Self-Instruct's second step: is a task a classification task?"""
 
     prompt: Annotated[TextFile, with_fields("instruction")]
+    """Template with {instruction}; the reply says whether it is a classification task."""
     sampling: Sampling = Sampling(temperature=0.0, top_p=0.0, max_tokens=3, stop=["\n", "Task"])
+    """Decoding parameters of the teacher's replies."""
 
 
 class Instances(OwnTeacher):
@@ -98,6 +104,7 @@ class Instances(OwnTeacher):
     sampling: Sampling = Sampling(
         temperature=0.0, top_p=0.0, presence_penalty=1.5, stop=["Example 6", "Task:"]
     )
+    """Decoding parameters of the teacher's replies."""
     tasks: Literal["all", "classification", "generation"] = "all"
     """Which of the instructions are given instances."""
 
@@ -108,9 +115,11 @@ class Encodings(Spec):
     with_input: Annotated[
         list[Annotated[TextFile, with_fields("instruction", "input")]], Field(min_length=1)
     ]
+    """Templates with {instruction} and {input}, for examples that have an input."""
     without_input: Annotated[
         list[Annotated[TextFile, with_fields("instruction")]], Field(min_length=1)
     ]
+    """Templates with {instruction}, for examples without one."""
 
 
 class Prepare(Spec):
@@ -119,7 +128,9 @@ class Prepare(Spec):
     max_instances: Count = 5
     """Instances kept of one task, drawn from those that passed the filters."""
     encodings: Encodings | None = None
+    """Prompt forms; left open: none are written."""
     seed: Seed = 123
+    """Of the draws and of the order of the data set."""
 
 
 INSTRUCTIONS_PER_REPLY = 8
@@ -143,9 +154,13 @@ class SelfInstructGen(Seeded, Taught):
     classification_seeds_only: bool = False
     """Only classification tasks among the seeds are shown, and compared with."""
     instructions: Instructions
+    """The first step."""
     classification: Classification
+    """The second step."""
     instances: Instances
+    """The third step."""
     prepare: Prepare = Prepare()
+    """The fourth step."""
     include_seeds: bool = True
     """Whether the seed tasks themselves stand in the data set."""
     examples: Count | None = if_set(None)

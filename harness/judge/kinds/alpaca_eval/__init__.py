@@ -30,6 +30,7 @@ class LengthControl(Spec):
     folder: Data | None = None
     """A local folder that has the file; or the file, which can be given by address."""
     hub: HubData | None = None
+    """The data set on the hub, at a fixed revision."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "LengthControl":
@@ -50,6 +51,8 @@ class AlpacaEvalJudge(PairwiseJudge):
     annotator: str = "chatgpt"
     """One of the package's annotator configurations."""
     reference: Reference
+    """The baseline's outputs, which the row's are compared with: a file, another row's, or files with a
+    column of outputs."""
     length_control: LengthControl | None = None
     """Given: the length-controlled win rate beside the raw one. Defined for AlpacaEval's own 805
     instructions alone."""

@@ -56,15 +56,20 @@ def _preset(value: str) -> str:
 
 class RubricLine(Spec):
     score: int
+    """A score that the judge may give."""
     description: Annotated[str, Field(min_length=1)]
+    """What it stands for."""
 
 
 class Rubric(Spec):
     """What Flow Judge is asked: criteria, what each score means, and what it is shown."""
 
     name: str
+    """What tables and reports call it."""
     criteria: Annotated[str, Field(min_length=1)]
+    """The question that the score answers."""
     scores: Annotated[list[RubricLine], Field(min_length=2)]
+    """What each score means, two at least."""
     inputs: list[str] = []
     """Names of the inputs that the judge is shown, such as query, context, reference_answer."""
 
@@ -86,6 +91,7 @@ class RubricJudge(BaseJudge):
     template: Template | None = None
     """Of the judge model; left open: the one that its tokenizer brings."""
     engine: Engine = TransformersEngine()
+    """What runs the judge model, as in eval.answer."""
     rubric: Annotated[str, AfterValidator(_preset)] | Rubric
     """A name of the package's (`response_faithfulness_5point`), or a rubric of one's own."""
     fields: dict[str, str] = {}
@@ -96,9 +102,13 @@ class RubricJudge(BaseJudge):
     """Inputs of the rubric that the judge is shown without any text, as a study did it. What such a
     score measures is open: it is a finding of the row."""
     sampling: Sampling = Sampling(temperature=0.1, top_p=0.95, max_tokens=1000)
+    """Decoding parameters of the judge's replies."""
     seed: Seed = 42
+    """Of the judge's sampling."""
     asks: Count = 2
+    """How often a prompt is asked at most while no reply to it can be read."""
     on_model_change: Literal["flag", "stop"] = "flag"
+    """What to do when the server answers with another model than before."""
 
     @property
     def endpoint(self) -> EndpointEngine | None:

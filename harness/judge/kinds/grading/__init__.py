@@ -24,10 +24,14 @@ class GradingJudge(PairwiseJudge):
     """Template with {question}, {answer_1} and {answer_2}; the reply's first line must hold the two
     scores."""
     reference: Reference
+    """The baseline's outputs, which the row's are compared with: a file, another row's, or files with a
+    column of outputs."""
     lowest: float = 1.0
+    """A score below is none."""
     highest: float = 10.0
     """A score outside of these is none."""
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=256)
+    """Decoding parameters of the judge's replies."""
 
     @model_validator(mode="after")
     def _in_order(self) -> "GradingJudge":

@@ -32,8 +32,12 @@ class LossJudge(ModelJudge):
     cutoff_length: Annotated[int, Field(ge=2)] = 2048
     """Tokens of an example; what is longer is cut, as in training."""
     batch_size: Count = 8
+    """Examples that go through the model at a time."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights and of the arithmetic."""
     threads: Count | None = None
+    """On a CPU: threads of one operation. Left open: as many as the stage's share of the machine
+    has."""
     quantization: BaseWeights = "as_trained"
     """Of a QLoRA row's base, as eval.answer.quantization."""
 

@@ -62,6 +62,7 @@ class TaskData(Spec):
     folder: Data | None = None
     """A local folder of the data set's files, as on the hub."""
     hub: HubData | None = None
+    """The data set on the hub, at a fixed revision."""
 
     @model_validator(mode="after")
     def _one_place(self) -> "TaskData":
@@ -89,6 +90,7 @@ class PackageTask(Spec):
     folder: Data | None = None
     """A local folder of the data set's files, as on the hub. Of a group one data set for all."""
     hub: HubData | None = None
+    """The data set on the hub, at a fixed revision. Of a group one data set for all."""
     shots: Annotated[int, Field(ge=0)] | None = None
     """Left open: the package's, which of most tasks is none."""
     metric: str | None = None
@@ -244,11 +246,16 @@ class TasksJudge(ModelJudge):
         BeforeValidator(_null_as_empty),
         AfterValidator(_by_name),
     ]
+    """Task's name -> its settings; none: as the package has it."""
     first: Count | None = None
     """Only the first so many questions of each task (of each subject of mmlu) without a limit."""
     batch_size: Count = 16
+    """Requests that go through the model at a time."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights and of the arithmetic."""
     threads: Count | None = None
+    """On a CPU: threads of one operation. Left open: as many as the stage's share of the machine
+    has."""
     quantization: BaseWeights = "as_trained"
     """Of a QLoRA row's base, as eval.answer.quantization."""
 

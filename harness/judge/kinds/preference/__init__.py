@@ -18,7 +18,10 @@ class PreferenceJudge(PairwiseJudge):
     """Template with {instruction}, {output_a} and {output_b}; the reply must start with `a` or `b`,
     or `tie`."""
     reference: Reference
+    """The baseline's outputs, which the row's are compared with: a file, another row's, or files with a
+    column of outputs."""
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=50)
+    """Decoding parameters of the judge's replies."""
 
     def fixed_characters(self) -> int:
         return len(self.prompt.text)

@@ -95,6 +95,7 @@ class SingleGradingJudge(AskingJudge):
     tokens_per_call = 200
     kind: Literal["single_grading"] = "single_grading"
     system: TextFile | None = None
+    """The system message; left open: none."""
     prompt: Annotated[TextFile, with_fields("question", "answer")]
     """Template with {question} and {answer}; the reply must hold the grade as [[8]]."""
     prompt_turns: Annotated[TextFile, with_fields(*TURNS)] | None = None
@@ -106,7 +107,10 @@ class SingleGradingJudge(AskingJudge):
     prompt_reference_turns: (
         Annotated[TextFile, with_fields(*TURNS, "ref_answer_1", "ref_answer_2")] | None
     ) = None
+    """Of a second turn with a right answer, {ref_answer_1} and {ref_answer_2} beside those of
+    prompt_turns."""
     sampling: Sampling = Sampling(temperature=0.0, max_tokens=2048)
+    """Decoding parameters of the judge's replies."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "SingleGradingJudge":

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
+from harness.common.progress import counted
 from harness.row.schema import json_schema
 
 Schema: TypeAlias = dict[str, Any]
@@ -95,8 +96,11 @@ def _section(name: str, parts: dict[str, Schema], places: list[str]) -> str:
     lines = [f"## {_heading(name, parts)}", ""]
     if places != [""]:
         at = ", ".join(f"`{place}`" for place in places[:MOST_PLACES])
-        more = len(places) - MOST_PLACES
-        lines += [f"At {at}{f' and {more} other places' if more > 0 else ''}.", ""]
+        more = places[MOST_PLACES:]
+        lines += [
+            f"At {at}" + (f" and {counted(len(more), 'other place')}" if more else "") + ".",
+            "",
+        ]
     if part.get("description"):
         lines += [_escaped(part["description"].replace("\n\n", " ")), ""]
     names = [t for shape in part.get("anyOf", []) if "enum" in shape for t in shape["enum"]]

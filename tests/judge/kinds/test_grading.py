@@ -25,10 +25,11 @@ from harness.judge.grades import (
 from harness.judge.kinds.grading import GradingJudge
 from harness.judge.scores import describe, position_findings, win_rate_metric
 from harness.row.load import load_rows
-from harness.sim.grammar import evaluation_prompts, find
+from harness.sim.grammar import find
 from harness.spec.prompts import PromptSet
 from tests.helpers import ROOT
 from tests.llm.fake_server import Answer, FakeServer, completion, last_message
+from tests.sim.smoke import evaluation_prompts
 
 PROMPTS = Path(__file__).parents[3] / "specs" / "alpagasus" / "prompts"
 Row = dict[str, Any]

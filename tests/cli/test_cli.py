@@ -703,6 +703,29 @@ def test_table_of_all_specs_is_written_to_the_volume_and_leaves_the_checkouts_re
     assert [p.read_text() for p in (place / "results").iterdir()] == ["committed"]
 
 
+def test_what_is_written_of_twins_leaves_the_full_rows_files_alone_and_the_other_way_round(
+    place: Path,
+) -> None:
+    def written() -> dict[str, str]:
+        files = (p for p in Path("runs/results").rglob("*") if p.is_file())
+        return {str(p.relative_to("runs/results")): p.read_text() for p in files}
+
+    command("run", "specs/one.yaml")
+    command("run", "specs/one.yaml", "--scale", "tiny")
+    for name in ("table", "report"):
+        assert command(name).exit_code == 0
+    full = written()
+    for arguments in (("table", "--scale", "tiny"), ("report", "tests-tiny")):
+        assert command(*arguments).exit_code == 0
+    both = written()
+    twins = {name: text for name, text in both.items() if name.startswith("tiny/")}
+    assert both == {**full, **twins}
+    assert {"tiny/matrix.csv", "tiny/matrix.md", "tiny/report.html"} < set(twins)
+    assert "one-tiny" in twins["tiny/matrix.csv"]
+    command("table")
+    assert written() == both
+
+
 def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: Path) -> None:
     for name in ("two", "three"):
         write_row(place / "specs", name, eval=evaluation(place / "specs"), train={"steps": 2})

@@ -305,17 +305,33 @@ def conclusions(lines: Sequence[MatrixLine]) -> list[str]:
 
 def lowest(lines: Sequence[MatrixLine]) -> list[str]:
     """For each table in which several models were measured on the same held-out answers: which row has
-    the fewest bits per byte."""
-    groups: dict[tuple[object, ...], list[Cells]] = {}
+    the fewest bits per byte. Of rows that share what was measured the first stands for all."""
+    groups: dict[tuple[object, ...], dict[tuple[str, ...], Cells]] = {}
     for line in lines:
         c = line.cells
         if line.held_out and c.metric == losses.BITS and c.reproduced is not None:
-            groups.setdefault((c.table, line.held_out, c.examples, c.bytes), []).append(c)
-    return [_lowest(same) for same in groups.values() if len(same) > 1]
+            measured = [s for s in losses.stages_that_give(line.plan, c.metric) if s.artefact]
+            group = groups.setdefault((c.table, line.held_out, c.examples, c.bytes), {})
+            group.setdefault(tuple(s.key for s in measured), c)
+    return [_lowest(list(same.values())) for same in groups.values() if len(same) > 1]
 
 
 def _lowest(same: list[Cells]) -> str:
-    best, second = sorted(same, key=lambda c: (c.reproduced or 0.0, c.row))[:2]
+    ranked = sorted(same, key=lambda c: (c.reproduced or 0.0, c.row))
+    best = ranked[0]
+    # As they are shown: what no reader sees to differ is not ranked.
+    equal = [c for c in ranked if f"{c.reproduced:.4f}" == f"{best.reproduced:.4f}"]
+    if len(equal) == 1:
+        first = f"{best.row} has the fewest bits per byte, {best.reproduced:.4f}{marks(best)}"
+    else:
+        names = [f"{c.row}{marks(c)}" for c in equal]
+        first = (
+            f"{', '.join(names[:-1])} and {names[-1]} have the fewest bits per byte, the same "
+            f"{best.reproduced:.4f}"
+        )
+    following = [
+        f"; next is {c.row} with {c.reproduced:.4f}{marks(c)}" for c in ranked[len(equal) :][:1]
+    ]
     steps = sorted({c.steps for c in same if c.steps is not None})
     after = ""
     if steps:
@@ -324,9 +340,7 @@ def _lowest(same: list[Cells]) -> str:
     alone = any(c.replicates == 1 for c in same)
     return (
         f"Table {best.table}: of {len(same)} rows, {after}over the same held-out "
-        f"answers ({loss_over(best)}), {best.row} has the fewest bits per byte, "
-        f"{best.reproduced:.4f}{marks(best)}; next is {second.row} with "
-        f"{second.reproduced:.4f}{marks(second)}"
+        f"answers ({loss_over(best)}), {first}{''.join(following)}"
         + ("; of a row with one training seed the spread is not known" if alone else "")
         + "."
     )

@@ -27,6 +27,7 @@ CONFOUNDED = "confounded"
 COLUMNS = tuple(column.name for column in fields(Cells))
 LAST = 10**9
 """After every line of a study."""
+MOST_NAMES = 3
 
 
 def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]:
@@ -69,18 +70,25 @@ def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
 
 
 def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
-    """The lines of rows that were judged or trained, and what is to be said of the others."""
-    with_artefacts = {line.cells.row for line in lines if line.cells.env_artefacts}
+    """The lines of rows that were judged or trained, and what is to be said of the others. A training
+    that a row shares with another is no result of a row that is judged and was never run."""
+    with_artefacts = {
+        line.cells.row
+        for line in lines
+        if line.cells.env_artefacts and line.plan is not None and line.plan.is_begun
+    }
     absent = {line.cells.row: line for line in lines if line.cells.row not in with_artefacts}
     included = [line for line in lines if line.cells.row in with_artefacts]
     if not absent:
         return included, ""
     verb = "is" if len(absent) == 1 else "are"
     sentence = f"{counted(len(absent), 'row')} without a result {verb} left out"
-    unplanned = sum(line.plan is None for line in absent.values())
+    unplanned = [row for row, line in absent.items() if line.plan is None]
     if unplanned:
+        others = " and others" * (len(unplanned) > MOST_NAMES)
         sentence += (
-            f" (of {unplanned}, what the spec names is not there, so that none could be looked up)"
+            f" (of {len(unplanned)}, what the spec names is not there, so that none could be looked "
+            f"up: {', '.join(unplanned[:MOST_NAMES])}{others})"
         )
     return included, sentence
 

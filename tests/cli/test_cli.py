@@ -734,7 +734,7 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     of_table = "2 rows without a result are left out"
     of_all = (
         "3 rows without a result are left out (of 1, what the spec names is not there, so that none "
-        "could be looked up)"
+        "could be looked up: lost)"
     )
     told = command("table")
     assert f"{of_all} (--all shows them all)\n" in told.stdout
@@ -757,6 +757,31 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     assert (written / "matrix.csv").read_text().count("not run") >= 3
     assert (written / "tables" / "others.md").exists()
     assert not Path("results").exists()
+
+
+def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        write_row(place / "specs", name, gen=None, data="data:gone.json")
+    assert "could be looked up: a, b, c and others)" in command("table").stdout
+
+
+def test_rows_that_share_a_training_and_were_never_run_are_left_out_of_table_and_report(
+    place: Path,
+) -> None:
+    train = {"steps": 2, "validation": {"share": 0.5}}
+    other = evaluation(place / "specs")
+    write_row(place / "specs", "one", train=train, eval=evaluation(place / "specs"))
+    other["answer"]["decoding"] = {"max_new_tokens": 3}
+    write_row(place / "specs", "two", train=train, eval=other)
+    command("run", "specs/one.yaml")
+    told = command("table")
+    assert "1 row without a result is left out" in told.stdout
+    rows = Path("runs/results/matrix.csv").read_text().splitlines()[1:]
+    assert {line.split(",")[0] for line in rows} == {"one"}
+    assert "1 row of which nothing is made yet is left out" in command("report").stdout
+    for name in ("one", "two"):
+        assert name in command("table", "--all").stdout
+    assert "2 rows, " in command("report", "--all").stdout
 
 
 def test_a_study_s_own_layout_keeps_its_rows_that_were_never_run(place: Path) -> None:

@@ -55,6 +55,8 @@ class Reader(Generic[Source]):
     """Win rates stand side by side in a table: judge and baseline of all should be the same."""
     states_copies: bool = False
     """Manifests, keys and seals say already whose answers were judged, and what is a copy."""
+    stated: str = "published"
+    """What is said of the numbers that the files themselves claim."""
     judgements_tell: bool = True
     """Equal judgements are a sign of a copy; not so where a few steps are all that a judge gives."""
 

@@ -13,7 +13,8 @@ from harness.cli.workspace import Workspace, rows_of, with_workspace
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="File to write [default: results/report.html on the volume].",
+    help="File to write [default: results/report.html on the volume, of twins alone "
+    "results/tiny/report.html].",
 )
 @click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
               help="Outputs of each row in the reader; 0: none.")  # fmt: skip
@@ -30,6 +31,6 @@ def report(
     from harness.report.html.page import write_report
 
     planners = workspace.planners()
-    out = out or workspace.volume / "results" / "report.html"
     rows = rows_of(specs, workspace.scale)
+    out = out or workspace.results_folder(rows) / "report.html"
     click.echo(write_report(rows, planners, out, outputs, every_row))

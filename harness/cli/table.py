@@ -14,7 +14,8 @@ from harness.cli.workspace import Workspace, make_console, matrix_lines, rows_of
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder to write to [default: results/ on the volume, when no spec is named].",
+    help="Folder to write to [default: results/ on the volume, of twins results/tiny/, when no spec is "
+    "named].",
 )
 @click.option(
     "--format",
@@ -45,7 +46,8 @@ def table(
     in the study's own layout has its empty lines too.
 
     Without SPEC or TABLE: every row below specs/ whose spec has no fault, written to results/ on the
-    volume. With them: the rows of those specs and tables, printed, and written where --out says.
+    volume, or results/tiny/ with --scale tiny. With them: the rows of those specs and tables, printed,
+    and written where --out says.
     """
     from harness.cli.views.terminal import show_matrix
     from harness.report.formats import render, write_all
@@ -72,7 +74,7 @@ def table(
     if unmeasured:
         click.echo(unmeasured, err=form is not None)
     if out is None and not specs and form is None:
-        out = workspace.volume / "results"
+        out = workspace.results_folder(rows)
         if not listed and not out.exists():
             click.echo("nothing written", err=True)
             return

@@ -68,6 +68,11 @@ class Workspace:
             planner.files = planners[0].files
         return planners
 
+    def results_folder(self, rows: "list[LoadedRow]") -> Path:
+        """Where what is written of these rows goes; twins alone have a place of their own."""
+        folder = self.volume / "results"
+        return folder / "tiny" if {row.row.scale for row in rows} == {"tiny"} else folder
+
     def new_executor(self) -> "Executor":
         from harness.run.executors import make
 

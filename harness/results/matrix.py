@@ -27,6 +27,7 @@ CONFOUNDED = "confounded"
 COLUMNS = tuple(column.name for column in fields(Cells))
 LAST = 10**9
 """After every line of a study."""
+MOST_NAMES = 3
 
 
 def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]:
@@ -69,18 +70,25 @@ def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
 
 
 def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
-    """The lines of rows that were judged or trained, and what is to be said of the others."""
-    with_artefacts = {line.cells.row for line in lines if line.cells.env_artefacts}
+    """The lines of rows that were judged or trained, and what is to be said of the others. A training
+    that a row shares with another is no result of a row that is judged and was never run."""
+    with_artefacts = {
+        line.cells.row
+        for line in lines
+        if line.cells.env_artefacts and line.plan is not None and line.plan.is_begun
+    }
     absent = {line.cells.row: line for line in lines if line.cells.row not in with_artefacts}
     included = [line for line in lines if line.cells.row in with_artefacts]
     if not absent:
         return included, ""
     verb = "is" if len(absent) == 1 else "are"
     sentence = f"{counted(len(absent), 'row')} without a result {verb} left out"
-    unplanned = sum(line.plan is None for line in absent.values())
+    unplanned = [row for row, line in absent.items() if line.plan is None]
     if unplanned:
+        others = " and others" * (len(unplanned) > MOST_NAMES)
         sentence += (
-            f" (of {unplanned}, what the spec names is not there, so that none could be looked up)"
+            f" (of {len(unplanned)}, what the spec names is not there, so that none could be looked "
+            f"up: {', '.join(unplanned[:MOST_NAMES])}{others})"
         )
     return included, sentence
 
@@ -305,17 +313,33 @@ def conclusions(lines: Sequence[MatrixLine]) -> list[str]:
 
 def lowest(lines: Sequence[MatrixLine]) -> list[str]:
     """For each table in which several models were measured on the same held-out answers: which row has
-    the fewest bits per byte."""
-    groups: dict[tuple[object, ...], list[Cells]] = {}
+    the fewest bits per byte. Of rows that share what was measured the first stands for all."""
+    groups: dict[tuple[object, ...], dict[tuple[str, ...], Cells]] = {}
     for line in lines:
         c = line.cells
         if line.held_out and c.metric == losses.BITS and c.reproduced is not None:
-            groups.setdefault((c.table, line.held_out, c.examples, c.bytes), []).append(c)
-    return [_lowest(same) for same in groups.values() if len(same) > 1]
+            measured = [s for s in losses.stages_that_give(line.plan, c.metric) if s.artefact]
+            group = groups.setdefault((c.table, line.held_out, c.examples, c.bytes), {})
+            group.setdefault(tuple(s.key for s in measured), c)
+    return [_lowest(list(same.values())) for same in groups.values() if len(same) > 1]
 
 
 def _lowest(same: list[Cells]) -> str:
-    best, second = sorted(same, key=lambda c: (c.reproduced or 0.0, c.row))[:2]
+    ranked = sorted(same, key=lambda c: (c.reproduced or 0.0, c.row))
+    best = ranked[0]
+    # As they are shown: what no reader sees to differ is not ranked.
+    equal = [c for c in ranked if f"{c.reproduced:.4f}" == f"{best.reproduced:.4f}"]
+    if len(equal) == 1:
+        first = f"{best.row} has the fewest bits per byte, {best.reproduced:.4f}{marks(best)}"
+    else:
+        names = [f"{c.row}{marks(c)}" for c in equal]
+        first = (
+            f"{', '.join(names[:-1])} and {names[-1]} have the fewest bits per byte, the same "
+            f"{best.reproduced:.4f}"
+        )
+    following = [
+        f"; next is {c.row} with {c.reproduced:.4f}{marks(c)}" for c in ranked[len(equal) :][:1]
+    ]
     steps = sorted({c.steps for c in same if c.steps is not None})
     after = ""
     if steps:
@@ -324,9 +348,7 @@ def _lowest(same: list[Cells]) -> str:
     alone = any(c.replicates == 1 for c in same)
     return (
         f"Table {best.table}: of {len(same)} rows, {after}over the same held-out "
-        f"answers ({loss_over(best)}), {best.row} has the fewest bits per byte, "
-        f"{best.reproduced:.4f}{marks(best)}; next is {second.row} with "
-        f"{second.reproduced:.4f}{marks(second)}"
+        f"answers ({loss_over(best)}), {first}{''.join(following)}"
         + ("; of a row with one training seed the spread is not known" if alone else "")
         + "."
     )

@@ -291,6 +291,15 @@ class RowPlan:
         """The stages of the row itself."""
         return [s for s in self.stages if s.row == self.row.row]
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether its last stage is made, or one before it that was not made for another row."""
+        return any(
+            s.stage == self.own[-1].stage or s.artefact.manifest.row == s.row
+            for s in self.own
+            if s.artefact
+        )
+
     def beside(self) -> "list[RowPlan]":
         """What the row's judge judges beside the row."""
         return [*([self.published] if self.published else []), *self.bridge]

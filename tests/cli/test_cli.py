@@ -703,6 +703,29 @@ def test_table_of_all_specs_is_written_to_the_volume_and_leaves_the_checkouts_re
     assert [p.read_text() for p in (place / "results").iterdir()] == ["committed"]
 
 
+def test_what_is_written_of_twins_leaves_the_full_rows_files_alone_and_the_other_way_round(
+    place: Path,
+) -> None:
+    def written() -> dict[str, str]:
+        files = (p for p in Path("runs/results").rglob("*") if p.is_file())
+        return {str(p.relative_to("runs/results")): p.read_text() for p in files}
+
+    command("run", "specs/one.yaml")
+    command("run", "specs/one.yaml", "--scale", "tiny")
+    for name in ("table", "report"):
+        assert command(name).exit_code == 0
+    full = written()
+    for arguments in (("table", "--scale", "tiny"), ("report", "tests-tiny")):
+        assert command(*arguments).exit_code == 0
+    both = written()
+    twins = {name: text for name, text in both.items() if name.startswith("tiny/")}
+    assert both == {**full, **twins}
+    assert {"tiny/matrix.csv", "tiny/matrix.md", "tiny/report.html"} < set(twins)
+    assert "one-tiny" in twins["tiny/matrix.csv"]
+    command("table")
+    assert written() == both
+
+
 def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: Path) -> None:
     for name in ("two", "three"):
         write_row(place / "specs", name, eval=evaluation(place / "specs"), train={"steps": 2})
@@ -711,7 +734,7 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     of_table = "2 rows without a result are left out"
     of_all = (
         "3 rows without a result are left out (of 1, what the spec names is not there, so that none "
-        "could be looked up)"
+        "could be looked up: lost)"
     )
     told = command("table")
     assert f"{of_all} (--all shows them all)\n" in told.stdout
@@ -734,6 +757,31 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     assert (written / "matrix.csv").read_text().count("not run") >= 3
     assert (written / "tables" / "others.md").exists()
     assert not Path("results").exists()
+
+
+def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        write_row(place / "specs", name, gen=None, data="data:gone.json")
+    assert "could be looked up: a, b, c and others)" in command("table").stdout
+
+
+def test_rows_that_share_a_training_and_were_never_run_are_left_out_of_table_and_report(
+    place: Path,
+) -> None:
+    train = {"steps": 2, "validation": {"share": 0.5}}
+    other = evaluation(place / "specs")
+    write_row(place / "specs", "one", train=train, eval=evaluation(place / "specs"))
+    other["answer"]["decoding"] = {"max_new_tokens": 3}
+    write_row(place / "specs", "two", train=train, eval=other)
+    command("run", "specs/one.yaml")
+    told = command("table")
+    assert "1 row without a result is left out" in told.stdout
+    rows = Path("runs/results/matrix.csv").read_text().splitlines()[1:]
+    assert {line.split(",")[0] for line in rows} == {"one"}
+    assert "1 row of which nothing is made yet is left out" in command("report").stdout
+    for name in ("one", "two"):
+        assert name in command("table", "--all").stdout
+    assert "2 rows, " in command("report", "--all").stdout
 
 
 def test_a_study_s_own_layout_keeps_its_rows_that_were_never_run(place: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from harness.artefact.store import Damaged
 from harness.report.formats import to_csv, to_markdown, write_all
-from harness.results.matrix import lines_of
+from harness.results.matrix import lines_of, lowest
 from harness.row.load import load_rows
 from tests.helpers import (
     InstantExecutor,
@@ -415,6 +415,35 @@ def test_the_base_model_with_the_fewest_bits_per_byte_is_named_under_the_table(
     before = {p: (p.read_bytes(), p.stat().st_ino) for p in paths}
     write_all(lines(volume, *specs), tmp_path)
     assert {p: (p.read_bytes(), p.stat().st_ino) for p in paths} == before
+
+
+def test_rows_that_share_the_model_that_was_measured_are_not_ranked_against_each_other(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    other = {"random": {"config": {"model_type": "llama"}}}
+    shared = [row(name, eval=None, train=VALIDATED) for name in ("one", "two")]
+    third = row("three", eval=None, train=VALIDATED, model=other)
+    make(volume, *shared, third, executor=trained(HELD_OUT, scaled(2)))
+    assert lowest(lines(volume, *shared)) == []
+    (sentence,) = lowest(lines(volume, *shared, third))
+    assert "of 2 rows" in sentence
+    assert "one has the fewest bits per byte, 1.2500 (random weights); next is three" in sentence
+
+
+def test_rows_with_equally_few_bits_per_byte_are_said_to_have_the_same(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    specs = [
+        row(name, eval=None, train={**VALIDATED, "seed": seed})
+        for seed, name in enumerate(("one", "two", "three"))
+    ]
+    make(volume, *specs, executor=trained(HELD_OUT, HELD_OUT, scaled(2)))
+    (sentence,) = lowest(lines(volume, *specs))
+    both = "one (random weights) and two (random weights)"
+    same = f"{both} have the fewest bits per byte, the same 1.2500"
+    assert f"{same}; next is three with 2.5000 (random weights);" in sentence
+    (sentence,) = lowest(lines(volume, *specs[:2]))
+    assert f"{same}; of a row" in sentence
 
 
 def test_models_measured_on_other_held_out_answers_are_not_ranked(

@@ -260,4 +260,5 @@ READER = Reader(
     findings=frozenset(KINDS),
     find=find,
     states_copies=True,
+    stated="recorded",
 )

@@ -187,7 +187,8 @@ def _numbers(result: Result) -> Iterator[Text]:
     compared = [name for name in _in_order(result.published) if name in result.digits]
     if result.digits:
         style = {True: "green", False: "bold red", None: "yellow"}[result.matches]
-        yield Text.assemble("published and recomputed: ", (verdict[result.matches], style))
+        heading = f"{result.reader.stated} and recomputed: "
+        yield Text.assemble(heading, (verdict[result.matches], style))
     width = max((len(name) for name in [*m, *result.published]), default=0)
     for name in compared:
         digits = result.digits[name]
@@ -209,7 +210,7 @@ def _numbers(result: Result) -> Iterator[Text]:
     alone = [n for n in _in_order(result.published) if n not in compared]
     if alone:
         figures = ", ".join(f"{_line(n)} {_figure(result.published[n])}" for n in alone)
-        yield Text(f"published, not recomputed: {figures}")
+        yield Text(f"{result.reader.stated}, not recomputed: {figures}")
 
 
 def _show_finding(console: Console, finding: Finding) -> None:

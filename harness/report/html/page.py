@@ -51,7 +51,7 @@ def write_report(
     if not out.name or (out.exists() and not out.is_file()):
         raise InputError(f"{out} is no file and cannot be written", "Name a file with --out.")
     stories = stories_of(rows, planners, outputs)
-    listed = stories if every_row else [s for s in stories if any(t.artefact for t in s.stages)]
+    listed = stories if every_row else [s for s in stories if s.plan and s.plan.is_begun]
     for planner in planners[:1]:
         planner.files.save()
     sentences = ["nothing written"]

@@ -13,6 +13,7 @@ from harness.audit.model import KINDS
 from harness.cli import main
 from harness.cli.views.audit import show_audits, to_json
 from tests.audit.folders import audit, only_result, rows_of, write
+from tests.audit.readers.test_artefacts import volume
 
 
 def terminal_text(results: list[Result], width: int = 100) -> str:
@@ -36,6 +37,12 @@ def test_numbers_come_with_what_was_judged_and_to_how_many_digits(tmp_path: Path
     assert [line for line in text.splitlines() if "win_rate" in line and "exact" in line]
     assert "error dropped_rows" in text
     assert "1 result, 1 error" in text
+
+
+def test_what_our_own_manifests_say_is_recorded_and_not_published(tmp_path: Path) -> None:
+    text = terminal_text(audit(volume(tmp_path, rows_of())))
+    assert "recorded and recomputed: matches" in text
+    assert "published" not in text
 
 
 def test_a_clean_result_says_so(tmp_path: Path) -> None:

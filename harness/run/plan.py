@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 StageId = tuple[str, str]
 """A stage's kind and key."""
+RUNNING_NOW = "running now"
+"""How the reason begins of a stage that another process is at."""
 NOT_THERE = "a given file is not on the volume yet"
 
 
@@ -535,6 +537,9 @@ class Planner:
             self._say_why(planned)
 
     def _say_why(self, planned: StagePlan) -> None:
+        if at_work := self.store.seen_at_work(planned.stage, planned.key):
+            planned.reasons = [f"{RUNNING_NOW}, by {at_work}"]
+            return
         work = self.store.work_folder(planned.stage, planned.key)
         if work.is_dir():
             planned.reasons = [_left_behind(work)]

@@ -3,7 +3,9 @@
 import inspect
 import io
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from harness.artefact.keys import file_digest
 from harness.cli.views.plan import show_plans
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.preference import PreferenceJudge
+from harness.results import matrix
 from harness.row.load import load_rows
 from harness.row.twin import scaled
 from harness.run.executors import placing
@@ -211,6 +214,24 @@ def test_an_interrupted_run_is_said_to_go_on(spec: Path, volume: Path) -> None:
     found = states(volume, spec)
     assert found["gen"] == "reuse: "
     assert found["train"] == "run: an interrupted run is there and goes on"
+
+
+def test_a_stage_that_another_process_is_at_is_said_to_run(spec: Path, volume: Path) -> None:
+    found: dict[str, str] = {}
+    said: list[str] = []
+
+    def look(job: Any) -> dict[str, Any]:
+        if job.stage == "train":
+            found.update(states(volume, spec))
+            line = matrix.lines_of(load_rows([spec])[0], [planner(volume)])[0]
+            said.append(line.cells.verdict_reason)
+        return {}
+
+    make(volume, spec, executor=InstantExecutor(look))
+    by = f"running now, by process {os.getpid()} on {socket.gethostname()}"
+    assert found["train"] == f"run: {by}"
+    assert found["answer"] == "run: not made yet"
+    assert said == [f"train {by}"]
 
 
 def test_two_rows_with_the_same_gen_make_it_once(spec: Path, volume: Path) -> None:

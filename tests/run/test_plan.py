@@ -27,6 +27,7 @@ from harness.row.twin import scaled
 from harness.run.executors import placing
 from harness.run.executors.local import LocalExecutor
 from harness.run.needs import needs_of
+from harness.train import checkpoints
 from tests.helpers import (
     InstantExecutor,
     command,
@@ -203,6 +204,13 @@ def test_of_a_stale_stage_whose_last_artefact_is_gone_the_change_is_not_guessed(
     )
 
 
+def test_a_long_label_does_not_break_the_columns(spec: Path, volume: Path) -> None:
+    edit(spec, replicates={"train_seeds": [1, 123456], "judge": 2})
+    lines = [line for line in shown(volume, spec).splitlines() if " run " in line]
+    assert "  judge (train seed 123456, judging 2)\n" + " " * 29 in shown(volume, spec)
+    assert {line.index(" run ") for line in lines if "stages" not in line} == {28}
+
+
 def test_an_interrupted_run_is_said_to_go_on(spec: Path, volume: Path) -> None:
     def stop_in_training(job: Any) -> dict[str, Any]:
         if job.stage == "train":
@@ -214,6 +222,16 @@ def test_an_interrupted_run_is_said_to_go_on(spec: Path, volume: Path) -> None:
     found = states(volume, spec)
     assert found["gen"] == "reuse: "
     assert found["train"] == "run: an interrupted run is there and goes on"
+    (work,) = volume.glob("work/train-*")
+    checkpoint = work / "checkpoints" / "checkpoint-40"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state").touch()
+    (work / "log").touch()
+    checkpoints.seal(checkpoint, 40, work / "log")
+    kept = "an interrupted run is there and goes on (a checkpoint after step 40 kept)"
+    assert states(volume, spec)["train"] == f"run: {kept}"
+    (work / "outputs.jsonl").write_text("{}\n" * 192)
+    assert "goes on (192 answers kept)" in states(volume, spec)["train"]
 
 
 def test_a_stage_that_another_process_is_at_is_said_to_run(spec: Path, volume: Path) -> None:

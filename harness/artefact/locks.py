@@ -182,6 +182,23 @@ class Locks:
 
         return not is_left_behind(path, self.kind.seconds)
 
+    def seen_holder(self, name: str) -> str:
+        """Who holds it, without a try for it: `process 7 on host`, `another process`; empty where
+        nobody is seen to. Of an flock only this machine's processes are."""
+        from harness.artefact.leases import is_left_behind
+
+        path = self.folder / name
+        try:
+            noted = self.noted()
+            if noted is None or not path.exists():
+                return ""
+            is_held = _has_flock(path)
+            if noted.kind == "lease":
+                is_held = not is_left_behind(path, noted.seconds)
+            return self._holder(name) if is_held else ""
+        except (OSError, InputError):
+            return ""
+
     def check(self, name: str) -> None:
         """Raises LeaseLost where a lock that this process holds may be another's by now."""
         if "kind" in self.__dict__ and self.kind.kind == "lease":
@@ -275,6 +292,15 @@ def try_flock(file: IO[str]) -> bool:
             return False
         raise
     return True
+
+
+def _has_flock(path: Path) -> bool:
+    """Whether a process of this machine has an flock on the file, as the kernel lists them."""
+    status = path.stat()
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    lines = [line.split() for line in Path("/proc/locks").read_text(encoding="ascii").splitlines()]
+    # A line with an arrow is of a process that waits.
+    return any(words[1] == "FLOCK" and words[5] == device for words in lines)
 
 
 def note(folder: Path, kind: Kind) -> None:

@@ -259,6 +259,10 @@ class Store:
     def is_locked(self, stage: str, short_key: str) -> bool:
         return self.locks.is_locked(_lock_name(stage, short_key))
 
+    def seen_at_work(self, stage: str, key: str) -> str:
+        """Which process works on it, without a try for its lock; empty where none is seen to."""
+        return self.locks.seen_holder(_lock_name(stage, key))
+
     def watched_lock(
         self, stage: str, key: str, lost: Callable[[HarnessError], None]
     ) -> contextlib.AbstractContextManager[None]:

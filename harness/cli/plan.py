@@ -26,7 +26,7 @@ def plan(specs: tuple[Path, ...], workspace: Workspace) -> None:
     plans = workspace.plans(specs, planner)
     needs = needs_of(plans, planner, specs, typed("volume", "inputs", "executor"))
     console = make_console(piped=80)
-    show_plans(console, plans, needs.command)
+    show_plans(console, plans, needs.command, specs)
     show_needs(console, needs)
     planner.files.save()
     for row_plan in plans:

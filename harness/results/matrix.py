@@ -19,7 +19,7 @@ from harness.results.verdict.evidence import bounds_of
 from harness.results.verdict.verdict import assess, pool
 from harness.row.load import LoadedRow
 from harness.row.row import Row
-from harness.run.plan import Planner, RowPlan, StagePlan
+from harness.run.plan import RUNNING_NOW, Planner, RowPlan, StagePlan
 
 Entry = TypeVar("Entry")
 
@@ -168,6 +168,8 @@ def _line(
     terms = weighed.in_their_terms.percent if weighed.in_their_terms else (None, None, None)
     if artefacts and not scores:
         problem = f"the {artefacts[0].stage} stage gives no {metric}"
+    elif not artefacts and plan:
+        problem = problem or _at_work(plan)
     stages = _behind(plan, artefacts)
     # Of what was held out: the same for every training seed, so it is not summed.
     counts = scores[0] if is_loss and scores else MetricValue()
@@ -240,6 +242,17 @@ def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:
     finished = [s for s in plan.own if s.artefact is not None]
     is_model = artefacts[0].stage == "train"
     return [s for s in finished if s.stage in ("gen", "train")] if is_model else finished
+
+
+def _at_work(plan: RowPlan) -> str:
+    """Which of its stages another process is at; empty where none is seen to be."""
+    working = (
+        f"{stage.name} {reason}"
+        for stage in plan.stages
+        for reason in stage.reasons
+        if stage.artefact is None and reason.startswith(RUNNING_NOW)
+    )
+    return "; ".join(working)
 
 
 def each_once(lists: Iterable[Sequence[Entry]]) -> list[Entry]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from harness.artefact import environment
+from harness.artefact import caches, environment
 from harness.artefact.gpus import counted
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
@@ -28,6 +28,7 @@ from harness.spec.address import shown
 from harness.spec.base import DATA_SCHEME, DataPath
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
+from harness.train.compilers import check_for_deepspeed, to_be_compiled
 
 State = Literal["there", "missing", "not known"]
 FETCHED = ("file", "model", "data set")
@@ -43,7 +44,9 @@ FOLDERS = 3
 class NeededItem:
     """One thing that a row needs."""
 
-    kind: Literal["file", "model", "data set", "key", "server", "memory", "disk", "time"]
+    kind: Literal[
+        "file", "model", "data set", "key", "compiler", "server", "memory", "disk", "time"
+    ]
     name: str
     state: State
     bytes: int | None = None
@@ -124,7 +127,7 @@ class _Looking:
 
     def needs(self) -> RowNeeds:
         files, hubs = list(self._files()), list(self._hubs())
-        items = [*files, *hubs, *self._keys(hubs), *self._memory()]
+        items = [*files, *hubs, *self._keys(hubs), *self._compilers(), *self._memory()]
         if self.stages:
             items += [self._disk([*files, *hubs]), self._time()]
         fetched = [item for item in items if item.is_fetched]
@@ -191,6 +194,25 @@ class _Looking:
                 uses.setdefault(TOKEN, []).append(hub.name)
         for name, models in uses.items():
             yield _key(name, f"for {', '.join(dict.fromkeys(models))}")
+
+    def _compilers(self) -> Iterator[NeededItem]:
+        """What compiles that of DeepSpeed here which no training before has compiled."""
+        if self.executor != "local" or environment.current_image() is not None:
+            return
+        libraries = caches.cache_folder(self.store.root) / caches.LIBRARIES
+        trainings = [s.params["train"].deepspeed for s in self.stages if s.stage == "train"]
+        names = dict.fromkeys(
+            name for each in trainings if each for name in to_be_compiled(each, libraries)
+        )
+        if not names:
+            return
+        note = f"compiles DeepSpeed's {' and '.join(names)}, once, in about two minutes each"
+        try:
+            for name in names:
+                check_for_deepspeed(name)
+            yield NeededItem("compiler", "C++", "there", note=note)
+        except InputError as e:
+            yield NeededItem("compiler", "C++", "missing", note=note, advice=e.hint)
 
     def _memory(self) -> Iterator[NeededItem]:
         """Of each kind of stage the one that needs most, or why one cannot start."""

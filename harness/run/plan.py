@@ -13,9 +13,10 @@ from pydantic import BaseModel
 
 from harness.answer.answer import Answer, Decoding
 from harness.answer.engine import QUANTIZATION, BaseEngine
+from harness.answer.engines.transformers import DONE
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
-from harness.artefact.call import CHECKPOINT, PriceRecord
+from harness.artefact.call import CHECKPOINT, TRANSCRIPT, PriceRecord
 from harness.artefact.keys import (
     KEY_FORMAT,
     Files,
@@ -28,6 +29,7 @@ from harness.artefact.keys import (
 from harness.artefact.needs import Needs
 from harness.artefact.store import FAILED, Artefact, Store
 from harness.common.executor_names import IN_IMAGES
+from harness.common.progress import counted
 from harness.errors import HarnessError, InputError, NotFetched
 from harness.gen.recipe import Recipe
 from harness.judge.judge import BaseJudge
@@ -42,6 +44,7 @@ from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel, ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.train import Quantization, Train
+from harness.train import checkpoints
 
 if TYPE_CHECKING:
     from harness.gen.reading import Reading
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
 
 StageId = tuple[str, str]
 """A stage's kind and key."""
+RUNNING_NOW = "running now"
+"""How the reason begins of a stage that another process is at."""
 NOT_THERE = "a given file is not on the volume yet"
 
 
@@ -544,6 +549,9 @@ class Planner:
             self._say_why(planned)
 
     def _say_why(self, planned: StagePlan) -> None:
+        if at_work := self.store.seen_at_work(planned.stage, planned.key):
+            planned.reasons = [f"{RUNNING_NOW}, by {at_work}"]
+            return
         work = self.store.work_folder(planned.stage, planned.key)
         if work.is_dir():
             planned.reasons = [_left_behind(work)]
@@ -611,8 +619,19 @@ def _left_behind(work: Path) -> str:
     try:
         reason = (work / FAILED).read_text(encoding="utf-8")
     except OSError:
-        return "an interrupted run is there and goes on"
+        kept = _kept(work)
+        return "an interrupted run is there and goes on" + (f" ({kept})" if kept else "")
     return f"failed last time: {reason.splitlines()[0][:200] if reason else 'see its log'}"
+
+
+def _kept(work: Path) -> str:
+    """What an interrupted run has made, as far as its files tell at once: `192 answers kept`."""
+    for name, unit in ((DONE, "answer"), (TRANSCRIPT, "call")):
+        with contextlib.suppress(OSError):
+            if count := (work / name).read_bytes().count(b"\n"):
+                return f"{counted(count, unit)} kept"
+    checkpoint = checkpoints.newest(work / "checkpoints")
+    return f"a checkpoint after step {checkpoint.step} kept" if checkpoint else ""
 
 
 def engine_of(params: Mapping[str, Any]) -> BaseEngine | None:

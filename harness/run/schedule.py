@@ -14,7 +14,7 @@ from harness.common.board import Board
 from harness.common.progress import plain, say
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.modeling.memory.fit import gib
-from harness.run.executors import STOP_LIMIT, Executor, stopped
+from harness.run.executors import STOP_LIMIT, Executor, has_made, stopped
 from harness.run.failures import Failures
 from harness.run.machine import Ledger, Machine, Part, endpoints_of
 from harness.run.plan import RowPlan, StageId, StagePlan
@@ -230,8 +230,10 @@ class Schedule:
         if len(stopped_stages) == 1:
             return stopped(stopped_stages[0])
         titles = ", ".join(stage.title for stage in stopped_stages)
+        kept = "; what they have made so far is kept"
         return Interrupted(
-            f"{len(stopped_stages)} stages were stopped; what they have made so far is kept"
+            f"{len(stopped_stages)} stages were stopped"
+            + kept * any(map(has_made, stopped_stages))
             + (f": {titles}" if titles else ""),
             "Run the same command again to go on.",
         )

@@ -74,17 +74,17 @@ def check_for_deepspeed(extension: str, where: str = "") -> None:
     )
 
 
-def to_be_compiled(deepspeed: DeepSpeed) -> list[str]:
+def to_be_compiled(deepspeed: DeepSpeed, libraries: Path | None = None) -> list[str]:
     """The extensions that DeepSpeed will load and that neither the installation holds nor a training
     before has compiled, as far as that shows without torch: another build's may be taken for this
-    one's, and the training then says it."""
+    one's, and the training then says it. `libraries`: where libraries keep theirs on the volume."""
     names = ["cpu_adam"] if deepspeed.offload_optimizer else []
     if environment.accelerator() != "cuda":
         names.append("deepspeed_shm_comm")
-    return [name for name in names if not _is_compiled(name)]
+    return [name for name in names if not _is_compiled(name, libraries)]
 
 
-def _is_compiled(extension: str) -> bool:
+def _is_compiled(extension: str, libraries: Path | None) -> bool:
     package = importlib.util.find_spec("deepspeed")
     if package is None or package.origin is None:
         return True  # what is missing then is another thing
@@ -92,6 +92,7 @@ def _is_compiled(extension: str) -> bool:
         return True
     if folder := os.environ.get("TORCH_EXTENSIONS_DIR"):
         return Path(folder, extension, f"{extension}.so").exists()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "torch_extensions")
+    own = libraries / "cache" if libraries else Path.home() / ".cache"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or own, "torch_extensions")
     python = f"py{sys.version_info.major}{sys.version_info.minor}{sys.abiflags}_*"
     return any(cache.glob(f"{python}/{extension}/{extension}.so"))

@@ -115,6 +115,32 @@ def test_a_lease_is_held_by_one_process_and_given_back(
     until(lambda: not is_alive(holder.keeper))
 
 
+@pytest.mark.parametrize("kind", ["lease", "flock"])
+def test_who_works_is_seen_without_a_try_for_the_lock(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note(tmp_path, kind, seconds=SECONDS)
+    store = Store(tmp_path)
+    store.prepare()
+    assert store.seen_at_work("train", KEY) == ""
+    holder = Holder(store)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Locks, "try_lock", None)
+            until(lambda: store.seen_at_work("train", KEY) != "")
+            words = f"process {holder.process.pid} on {socket.gethostname()}"
+            assert store.seen_at_work("train", KEY) == words
+            assert store.seen_at_work("answer", KEY) == ""
+            assert not (tmp_path / "locks" / f"answer-{KEY[:16]}").exists()
+        assert holder.process.stdin is not None
+        holder.process.stdin.write("\n")
+        holder.process.stdin.flush()
+        holder.process.wait(10)
+        until(lambda: store.seen_at_work("train", KEY) == "")
+    finally:
+        holder.close()
+
+
 def test_two_stores_of_one_process_do_not_both_hold_a_lease(store: Store) -> None:
     with store.lock("train", KEY), Store(store.root).try_lock("train", KEY) as lock:
         assert lock is None

@@ -1,6 +1,7 @@
 """What rows need: there or missing, and the command that brings it."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -405,3 +406,24 @@ def test_no_line_is_wider_than_the_terminal_and_an_address_ends_with_its_reposit
 )  # fmt: skip
 def test_of_an_address_its_host_and_repository_are_shown(address: str, short: str) -> None:
     assert repository(address) == short
+
+
+def test_what_deepspeed_compiles_on_first_use_is_foretold_until_it_is_compiled(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch)
+    for name in ("XDG_CACHE_HOME", "TORCH_EXTENSIONS_DIR", "HARNESS_CACHE", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    spec, volume = write_row(specs, train={"deepspeed": {"stage": 2}}), tmp_path / "volume"
+    compiles = "compiles DeepSpeed's deepspeed_shm_comm, once"
+    line = f"compiler there     C++  {compiles}"
+    assert line in command("needs", spec, "--volume", volume).stdout
+    assert line in command("plan", spec, "--volume", volume).stdout
+    assert compiles not in command("needs", spec, "--executor", "docker").stdout
+    monkeypatch.setenv("CXX", "nope++")
+    assert f"compiler missing   C++  {compiles}" in command("needs", spec).stdout
+    python = f"py{sys.version_info.major}{sys.version_info.minor}_cpu"
+    compiled = volume / "cache" / "libraries" / "cache" / "torch_extensions" / python
+    (compiled / "deepspeed_shm_comm").mkdir(parents=True)
+    (compiled / "deepspeed_shm_comm" / "deepspeed_shm_comm.so").touch()
+    assert compiles not in command("needs", spec, "--volume", volume).stdout

@@ -315,6 +315,11 @@ def test_the_plan_and_the_deviations_name_what_is_open(tmp_path: Path) -> None:
     done = harness(env, "plan", "--volume", tmp_path / "runs", spec)
     assert done.returncode == 0, done.stdout
     assert f"{MODEL}: revision open: `harness pin {spec}` resolves and writes it" in done.stdout
+    write_row(tmp_path / "specs", "two", model={"hub": {"id": MODEL}}, title="Other")
+    both = harness(env, "plan", "--volume", tmp_path / "runs", spec.parent)
+    where = f"in 2 rows: `harness pin {spec.parent}` resolves and writes it"
+    assert f"{MODEL}: revision open {where}" in both.stdout
+    assert both.stdout.count("revision open") == 1
     assert f"{MODEL} (hub) is not pinned" in deviations(load_rows([spec])[0].row)
 
 

@@ -3,7 +3,9 @@
 import inspect
 import io
 import json
+import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,11 +21,13 @@ from harness.artefact.keys import file_digest
 from harness.cli.views.plan import show_plans
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.preference import PreferenceJudge
+from harness.results import matrix
 from harness.row.load import load_rows
 from harness.row.twin import scaled
 from harness.run.executors import placing
 from harness.run.executors.local import LocalExecutor
 from harness.run.needs import needs_of
+from harness.train import checkpoints
 from tests.helpers import (
     InstantExecutor,
     command,
@@ -200,6 +204,13 @@ def test_of_a_stale_stage_whose_last_artefact_is_gone_the_change_is_not_guessed(
     )
 
 
+def test_a_long_label_does_not_break_the_columns(spec: Path, volume: Path) -> None:
+    edit(spec, replicates={"train_seeds": [1, 123456], "judge": 2})
+    lines = [line for line in shown(volume, spec).splitlines() if " run " in line]
+    assert "  judge (train seed 123456, judging 2)\n" + " " * 29 in shown(volume, spec)
+    assert {line.index(" run ") for line in lines if "stages" not in line} == {28}
+
+
 def test_an_interrupted_run_is_said_to_go_on(spec: Path, volume: Path) -> None:
     def stop_in_training(job: Any) -> dict[str, Any]:
         if job.stage == "train":
@@ -211,6 +222,34 @@ def test_an_interrupted_run_is_said_to_go_on(spec: Path, volume: Path) -> None:
     found = states(volume, spec)
     assert found["gen"] == "reuse: "
     assert found["train"] == "run: an interrupted run is there and goes on"
+    (work,) = volume.glob("work/train-*")
+    checkpoint = work / "checkpoints" / "checkpoint-40"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state").touch()
+    (work / "log").touch()
+    checkpoints.seal(checkpoint, 40, work / "log")
+    kept = "an interrupted run is there and goes on (a checkpoint after step 40 kept)"
+    assert states(volume, spec)["train"] == f"run: {kept}"
+    (work / "outputs.jsonl").write_text("{}\n" * 192)
+    assert "goes on (192 answers kept)" in states(volume, spec)["train"]
+
+
+def test_a_stage_that_another_process_is_at_is_said_to_run(spec: Path, volume: Path) -> None:
+    found: dict[str, str] = {}
+    said: list[str] = []
+
+    def look(job: Any) -> dict[str, Any]:
+        if job.stage == "train":
+            found.update(states(volume, spec))
+            line = matrix.lines_of(load_rows([spec])[0], [planner(volume)])[0]
+            said.append(line.cells.verdict_reason)
+        return {}
+
+    make(volume, spec, executor=InstantExecutor(look))
+    by = f"running now, by process {os.getpid()} on {socket.gethostname()}"
+    assert found["train"] == f"run: {by}"
+    assert found["answer"] == "run: not made yet"
+    assert said == [f"train {by}"]
 
 
 def test_two_rows_with_the_same_gen_make_it_once(spec: Path, volume: Path) -> None:

@@ -14,11 +14,16 @@ NEAR = 4
 
 def hanging(console: Console, line: Text, column: int, cut_words: bool = True) -> Text:
     """The line, broken at spaces where the console is narrower; all but the first part are indented by
-    `column`. `cut_words`: a word that is longer than a part is cut too; else it stays whole, as what is
-    to be copied has to."""
+    `column`, also those behind a line break of its own. `cut_words`: a word that is longer than a part
+    is cut too; else it stays whole, as what is to be copied has to."""
+    column = column if console.width >= column + LEAST else NEAR
+    first, *others = line.split("\n", allow_blank=True)
+    if others:
+        below = (Text(" " * column) + other for other in others)
+        lines = (hanging(console, part, column, cut_words) for part in (first, *below))
+        return Text("\n").join(lines)
     if line.cell_len <= console.width:
         return line
-    column = column if console.width >= column + LEAST else NEAR
     body = line[column:]
     width = max(console.width - column, LEAST)
     parts = body.divide(_breaks(body.plain, width, cut_words))

@@ -2,8 +2,10 @@
 
 import itertools
 import os
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
@@ -36,6 +38,8 @@ from harness.run.ready import slash_notes
 COLOURS = {"reuse": "green", "run": "cyan", "stale": "yellow"}
 
 
+NAME = 26
+"""Columns of a stage's name; a longer one has a line of its own."""
 WORDS = 49
 """The column of what is said of a stage, after its name, status and key."""
 MOST_SHARED = 2
@@ -44,12 +48,15 @@ FETCHABLE = (NOT_THERE, ON_HUB)
 """Why calls are not known that are once what is absent is fetched."""
 
 
-def show_plans(console: Console, plans: Sequence[RowPlan], fetch: str = "") -> None:
+def show_plans(
+    console: Console, plans: Sequence[RowPlan], fetch: str = "", specs: Sequence[Path] = ()
+) -> None:
     """Each row's stages with status, key, reason, and expected calls, tokens and dollars; at the end
     their sum, and why the memory of trainings is not known. `fetch`: the command that brings what is
-    absent."""
+    absent; `specs`: how a command names the rows."""
     # Many at a time: each print by rich takes its time.
     console.print(Text("\n").join(_list_plans(console, plans)), soft_wrap=True)
+    _show_open(console, plans, specs)
     todo = [s for s in unique(plans) if s.status != "reuse"]
     _show_total(console, todo, fetch)
     for why, count in Counter(s.need for s in todo if isinstance(s.need, str)).items():
@@ -81,21 +88,33 @@ def _list_plans(console: Console, plans: Sequence[RowPlan]) -> Iterator[Text]:
                 continue
             for stage in stages:
                 seen.add(stage.id)
-                yield hanging(console, _line(stage, shared, told), WORDS)
+                for part in _line(stage, shared, told).split("\n"):
+                    yield hanging(console, part, WORDS)
                 if shared:
                     continue
                 for reading in stage.readings:
                     yield from below(f"data: {reading}", "dim")
                 for text, style in _on_this_machine(stage, refused):
                     yield from below(text, style)
-        for name in dict.fromkeys(n for stage in plan.stages for n in stage.open_hubs()):
-            words = f"{name}: revision open: `harness pin {plan.spec}` resolves and writes it"
-            yield from below(words, "yellow", 2)
         called = (e for stage in plan.stages if stage.status != "reuse" for e in stage.endpoints)
         for note in slash_notes(called):
             if note not in told:
                 told.add(note)
                 yield from below(f"note: {note}", "yellow", 2)
+
+
+def _show_open(console: Console, plans: Sequence[RowPlan], specs: Sequence[Path]) -> None:
+    """Each model and data set whose revision is open, once."""
+    rows: dict[str, list[RowPlan]] = {}
+    for plan in plans:
+        for name in dict.fromkeys(n for stage in plan.stages for n in stage.open_hubs()):
+            rows.setdefault(name, []).append(plan)
+    for name, of in rows.items():
+        where = f" in {len(of)} rows" if len(of) > 1 else ""
+        files = specs if specs and len(of) > 1 else [plan.spec for plan in of]
+        command = f"harness pin {shlex.join(map(str, files))}"
+        text = f"{name}: revision open{where}: `{command}` resolves and writes it"
+        console.print(hanging(console, Text(plain(text), "yellow"), 4), soft_wrap=True)
 
 
 def _line(stage: StagePlan, shared: bool, told: set[str]) -> Text:
@@ -112,7 +131,9 @@ def _line(stage: StagePlan, shared: bool, told: set[str]) -> Text:
         over = _over_budget(stage)
     elif stage.status != "reuse" and _is_recorded(stage):
         words += "; replies from a given transcript"
-    line = Text(f"  {stage.name:<26} ")
+    line = Text(f"  {stage.name:<{NAME}} ")
+    if len(stage.name) > NAME:
+        line = Text(f"  {stage.name}\n{'':{NAME + 3}}")
     line.append(f"{stage.status:<5}", COLOURS[stage.status]).append(f" {stage.key[:12]}")
     line.append(f"  {plain(words)}" if words else "", "dim")
     if over:

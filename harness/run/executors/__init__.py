@@ -332,10 +332,25 @@ def wait_for_end(job: Job, has_ended: Callable[[float], bool], seconds: float) -
 
 
 def stopped(job: Job | StagePlan) -> Interrupted:
+    if not has_made(job):
+        return Interrupted(f"{job.title} was stopped before it had made anything.")
     return Interrupted(
         f"{job.title} was stopped; what it has made so far is kept.",
         "Run the same command again to go on.",
     )
+
+
+def has_made(job: Job | StagePlan) -> bool:
+    """Whether anything stands in the stage's work folder but its call."""
+    if isinstance(job, Job):
+        folder = job.folder
+    elif job.planner is not None:
+        folder = job.planner.store.work_folder(job.stage, job.key)
+    else:
+        return True
+    names = (p.relative_to(folder) for p in folder.rglob("*"))
+    made = (n for n in names if n.parts[0] != CALL_FILE and not n.parts[0].startswith("."))
+    return any((folder / n).is_file() and (folder / n).stat().st_size for n in made)
 
 
 def start_log(job: Job, executor: str) -> None:

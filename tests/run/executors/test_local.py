@@ -19,7 +19,7 @@ from harness.artefact.keys import Files
 from harness.common import env_variables
 from harness.common.logs import LOG_TAIL
 from harness.errors import InputError, Interrupted
-from harness.run.executors import EventReader, Job, Share, StageFailed, child
+from harness.run.executors import EventReader, Job, Share, StageFailed, child, stopped
 from harness.run.executors.local import LocalExecutor
 from harness.spec.train import Train
 from tests.helpers import (
@@ -444,6 +444,15 @@ def test_a_fault_while_events_are_shown_leaves_no_stage_behind(fake: FakeStages,
     with pytest.raises(OSError, match="No space left"):
         LocalExecutor().run(job, Files(None, None), full_disk)
     assert not is_alive(fake.pid("train"))
+
+
+def test_of_a_stage_that_had_made_nothing_nothing_is_said_to_be_kept(job: Job) -> None:
+    job.call_path.write_text("{}")
+    (job.folder / ".stage-lock").write_text("7")
+    (job.folder / "trainer_log.jsonl").touch()
+    assert stopped(job).message == f"{job.title} was stopped before it had made anything."
+    (job.folder / "trainer_log.jsonl").write_text("{}")
+    assert stopped(job).message.endswith("what it has made so far is kept.")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

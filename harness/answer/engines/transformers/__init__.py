@@ -14,6 +14,8 @@ VLLM_FOR_MANY = (
     "of every step"
 )
 """Advice, and no more: what vLLM answers is another artefact, and never takes the place of this one."""
+DONE = "outputs.jsonl"
+"""The answers as they ended, from which an interrupted run goes on."""
 
 
 class TransformersEngine(BaseEngine):

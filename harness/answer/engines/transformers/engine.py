@@ -11,7 +11,7 @@ from harness.answer.decoding.pace import Pace
 from harness.answer.decoding.stops import Stops
 from harness.answer.encode import check_lengths, encode, limit_of
 from harness.answer.engine import Answered, AnswerTask
-from harness.answer.engines.transformers import VLLM_FOR_MANY, TransformersEngine
+from harness.answer.engines.transformers import DONE, VLLM_FOR_MANY, TransformersEngine
 from harness.answer.outputs import Output, outputs_by_index
 from harness.answer.prompts import prompt_seed
 from harness.answer.row_model import account_of, load_row_model
@@ -27,8 +27,6 @@ from harness.modeling.load import (
 
 MANY = 100
 """Prompts from which on it is said what would answer them sooner."""
-DONE = "outputs.jsonl"
-"""The answers as they ended, from which an interrupted run goes on."""
 
 
 def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:

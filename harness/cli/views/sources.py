@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.views.hanging import hanging
+from harness.common.hanging import hanging
 from harness.common.progress import counted, plain
 from harness.row.inherited import stale_in
 from harness.row.load import LoadedRow

@@ -138,9 +138,23 @@ def _complain(message: str, hint: str) -> None:
     from harness.common.progress import plain
 
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(plain(message), err=True)
+    click.echo(_broken(f"error: {plain(message)}").removeprefix("error: "), err=True)
     if hint:
         click.echo(plain(hint), err=True)
+
+
+def _broken(text: str) -> str:
+    """The text's lines, broken between words at a terminal's width."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        return text
+    from rich.console import Console
+    from rich.text import Text
+
+    from harness.common.hanging import NEAR, hanging
+
+    console = Console(stderr=True)
+    lines = (hanging(console, Text(line), NEAR, cut_words=False) for line in text.split("\n"))
+    return "\n".join(line.plain for line in lines)
 
 
 COMMANDS = (

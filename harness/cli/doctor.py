@@ -14,7 +14,7 @@ def doctor(workspace: Workspace) -> None:
     Looked for: engines (Docker, podman, Apptainer, Charliecloud), Compose, images, GPUs (driver,
     capability, container toolkit), local packages, disk, keys (by name), given data; of the volume its
     file system, which locks hold there (two processes try), whether renames are atomic, its server's
-    clock; where caches are (HARNESS_CACHE). Where there is Slurm, or harness.toml speaks of it: its
+    clock; where caches are (HARNESS_CACHE). Of Slurm, where it is or harness.toml speaks of it: its
     version, whether it would take a job with this place's settings, whether nodes may see the volume.
     """
     from harness.cli.views.terminal import show_checks

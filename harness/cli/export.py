@@ -36,6 +36,7 @@ def export(name: str, weights: bool, model: bool, workspace: Workspace, **target
     container: docker compose run --rm --entrypoint "python -m harness export" fetch ROW --to
     hub:OWNER/NAME; a crate or a copy to a place on the volume, runs/NAME.zip.
     """
+    from harness.common.hanging import print_hanging
     from harness.crate.export import HUB, Target
     from harness.crate.export import export as export_model
 
@@ -63,4 +64,4 @@ def export(name: str, weights: bool, model: bool, workspace: Workspace, **target
         to = Path(target["to"])
         messages = pack(planner.store, planner.files, plan, tables, to, weights, shifts)
     for line in messages:
-        console.print(masked(line), highlight=False, markup=False, soft_wrap=True)
+        print_hanging(console, masked(line))

@@ -105,7 +105,7 @@ def _replay(
     if left_out:
         where = where_replayed(left_out, name, mount)
         console.print(
-            f"left out, for they are not replayed in this image:\n{where}",
+            f"left out, because they are not replayed in this image:\n{where}",
             highlight=False,
             markup=False,
             soft_wrap=True,

@@ -44,6 +44,7 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
     """
     from harness.artefact.environment import STAGES
     from harness.cli.views.terminal import show_matrix
+    from harness.common.hanging import print_hanging
     from harness.common.progress import OutputClosed
     from harness.results.agreement import show_agreement
     from harness.results.matrix import agreements_of, lines_of, together
@@ -93,4 +94,4 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
     if judged and not stages:
         row = judged[0]
         told = f"look at it: harness show {row} --outputs; harness verify {row}; harness report"
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
+        print_hanging(console, told)

@@ -12,7 +12,11 @@ from harness.errors import InputError
 
 @click.command()
 @click.argument("name", metavar="ROW")
-@click.option("--usd", type=click.FloatRange(min=0), required=True, help="The most to spend.")
+@click.option(
+    "--usd",
+    type=click.FloatRange(min=0),
+    help="The most to spend. Required, but for --dry-run, which then knows no limit.",
+)
 @click.option(
     "--metric", default="", help="Which reported metric [default: the first that was reported]."
 )
@@ -26,7 +30,7 @@ from harness.errors import InputError
 @click.option("--dry-run", is_flag=True, help="Say what would be bought first, and buy nothing.")
 @with_workspace(VOLUME, DATA, EXECUTOR)
 def settle(
-    name: str, usd: float, metric: str, looks: int, dry_run: bool, workspace: Workspace
+    name: str, usd: float | None, metric: str, looks: int, dry_run: bool, workspace: Workspace
 ) -> None:
     """Buy replicates until a verdict is decided or money is spent.
 
@@ -40,12 +44,15 @@ def settle(
     from harness.results.settle import Settler
     from harness.results.verify import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
-    if not math.isfinite(usd):
+    if usd is None and not dry_run:
+        raise click.UsageError("Missing option '--usd': the most to spend.")
+    if usd is not None and not math.isfinite(usd):
         raise InputError(f"--usd {usd}: a number of dollars is wanted")
     loaded = workspace.row(name)
     metric = metric or next((m for m, c in loaded.row.reported.items() if c.value is not None), "")
     planner = workspace.planner()
-    settler = Settler(loaded, metric, usd, looks, planner)
+    limit = math.inf if usd is None else usd
+    settler = Settler(loaded, metric, limit, looks, planner)
     console = make_console()
     if dry_run:
         for line in settler.foretold():

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -176,7 +177,7 @@ def load_specs(specs: tuple[Path, ...], scale: str = "full") -> "list[LoadedRow]
 
 def _is_path(spec: Path) -> bool:
     try:
-        return spec.suffix in (".yaml", ".yml") or len(spec.parts) != 1 or spec.exists()
+        return spec.name.endswith((".yaml", ".yml")) or len(spec.parts) != 1 or spec.exists()
     except OSError:
         return True  # too long to be any row's
 
@@ -265,7 +266,7 @@ def plan_rows(
         from harness.artefact.keys import where_given
         from harness.common.progress import plain
 
-        click.echo("left out, for their given data is absent:", err=True)
+        click.echo("left out, because their given data is absent:", err=True)
         for data, left_out in absent.items():
             click.echo(plain(f"  {data}: {', '.join(left_out)}"), err=True)
         way_out = where_given(planner.files.inputs)
@@ -319,8 +320,15 @@ def unknown_row(name: str, message: str, usable: "Usable | None") -> InputError:
     near = difflib.get_close_matches(name, ids, n=3)
     # Where it is like none, the most like it.
     near = near or difflib.get_close_matches(name, ids, n=3, cutoff=0)
+    same_numbers = [row for row in ids if _without_zeros(row) == _without_zeros(name)]
+    near = list(dict.fromkeys([*same_numbers, *near]))[:3]
     hint = f"Near: {', '.join(near)}. " if near else ""
     return InputError(message, hint + ELSEWHERE)
+
+
+def _without_zeros(name: str) -> str:
+    """`row-02` as `row-2`."""
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
 NARROWEST = 20

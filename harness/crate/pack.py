@@ -134,7 +134,7 @@ def pack(
     sentences = [f"packed into {to}: {decimal(size)}; anyone can run: harness replay {to}"]
     if crate.left_out:
         sentences.append(
-            "left out, for a replay does not read them: "
+            "left out, because a replay does not read them: "
             f"{counted(len(crate.left_out), 'file')} of weights (--weights takes them along)"
         )
     return [plain(line) for line in sentences]

@@ -19,6 +19,7 @@ from harness.artefact.store import Artefact
 from harness.common import numbers
 from harness.common.escape import csv_table, markdown
 from harness.common.grouping import grouped
+from harness.common.hanging import print_hanging
 from harness.common.progress import plain
 from harness.judge.scores import DRAW, describe, is_judgement
 from harness.run.bridging import PromptPlace
@@ -310,7 +311,7 @@ def show_agreement(console: Console, agreements: Sequence[Agreement]) -> None:
         first, *rest = sentences(agreement)
         console.print(plain(first), markup=False, highlight=False)
         for line in rest:
-            console.print(f"  {plain(line)}", markup=False, highlight=False)
+            print_hanging(console, f"  {plain(line)}")
 
 
 def to_markdown(agreements: Sequence[Agreement]) -> str:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from harness.artefact.metrics import metric_of
 from harness.common import numbers
 from harness.common.grouping import grouped
+from harness.common.hanging import print_hanging
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results import losses
@@ -109,7 +110,7 @@ def show_comparison(
         heading, *lines = sentences(comparison)
         console.print(f"[bold]{escape(plain(heading))}[/]", highlight=False)
         for line in lines:
-            console.print(f"  {escape(plain(line))}", highlight=False, soft_wrap=True)
+            print_hanging(console, f"  {plain(line)}")
     if differing or not all(comparison.same for comparison in comparisons):
         _show_settings(console, differing)
 
@@ -124,7 +125,7 @@ def _show_settings(console: Console, differing: Sequence[Difference]) -> None:
         highlight=False,
     )
     for difference in differing:
-        console.print(f"  - {escape(plain(str(difference)))}", highlight=False, soft_wrap=True)
+        print_hanging(console, f"  - {plain(str(difference))}")
 
 
 def _plan(loaded: LoadedRow, planners: Sequence[Planner]) -> RowPlan:

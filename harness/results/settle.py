@@ -170,7 +170,7 @@ class Settler:
             of = loaded.row.row.removesuffix(SUFFIX)
             raise InputError(
                 f"{loaded.row.row} is a scaled-down twin, which settles nothing",
-                f"What its row would buy first: harness settle {of} --usd {usd:g} --dry-run",
+                f"What its row would buy first: harness settle {of} --dry-run",
             )
         plan = planner.plan(loaded)
         document = digest_of([[stage.stage, stage.key] for stage in plan.stages])

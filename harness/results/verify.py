@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.common import numbers
+from harness.common.hanging import print_hanging
 from harness.common.progress import counted, plain
 from harness.results.line import MatrixLine, marks
 from harness.results.matrix import lines_of
@@ -64,9 +65,9 @@ def show_verification(
     for heading, notes in _notes(lines):
         console.print(f"[bold]{heading}[/]")
         for note in notes:
-            console.print(f"  - {escape(plain(note))}", highlight=False, soft_wrap=True)
+            print_hanging(console, f"  - {plain(note)}")
     for text in _commands(loaded, lines):
-        console.print(escape(plain(text)), highlight=False, soft_wrap=True)
+        print_hanging(console, plain(text))
     return code
 
 

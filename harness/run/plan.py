@@ -154,7 +154,8 @@ class StagePlan:
 
     @property
     def title(self) -> str:
-        return f"{self.stage}: {self.row}{self.in_brackets} [{self.key[:12]}]"
+        label = self.label.removeprefix(f"of {self.row}").lstrip(", ")
+        return f"{self.stage}: {self.row}{f' ({label})' if label else ''} [{self.key[:12]}]"
 
     @property
     def target(self) -> str:

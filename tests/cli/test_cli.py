@@ -216,6 +216,7 @@ def test_validate_says_where_the_value_stands_also_in_a_file_that_is_extended(pl
     column = base.read_text().splitlines()[line - 1].index("annotator") + 1
     said = command("validate", "specs").stderr
     assert f"specs/_base.yaml:{line}:{column}: alpaca_eval has no annotator 'chatgtp'\n" in said
+    assert re.search(r"^Near: chatgpt, .*; there are \d+\.$", said, re.MULTILINE)
 
     (place / "specs" / "seeds.jsonl").write_text('{"what": 1}\n')
     seeds = [n for n, t in enumerate(spec.read_text().splitlines(), 1) if t.startswith("gen:")]
@@ -428,6 +429,18 @@ def test_show_of_an_unknown_row_names_those_that_are_near(place: Path) -> None:
     result = command("show", "alpaca-18b")
     assert result.exit_code == 2
     assert "Near: alpaca-1.8b" in result.stderr
+
+
+def test_a_number_with_other_zeros_is_nearest(place: Path) -> None:
+    for name in ("line-02", "line-12", "line-22", "line-32", "line-42"):
+        write_row(place / "specs", name)
+    assert "Near: line-02, line-" in command("verify", "line-2").stderr
+
+
+def test_a_name_that_is_a_suffix_alone_is_a_spec_that_is_not_there(place: Path) -> None:
+    result = command("show", ".yaml", "--sources")
+    assert result.exit_code == 2
+    assert ".yaml" in result.stderr
 
 
 def test_show_prints_the_manifests_of_a_row_or_of_the_key_that_begins_so(place: Path) -> None:

@@ -133,7 +133,7 @@ def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
             Settler(loaded, metric, 1.0, 3, planner)
     with pytest.raises(InputError, match="a scaled-down twin, which settles nothing") as error:
         Settler(scaled(loaded), "win_rate", 1.0, 3, planner)
-    assert error.value.hint.endswith("harness settle one --usd 1 --dry-run")
+    assert error.value.hint.endswith("harness settle one --dry-run")
     assert "--scale" not in command("settle", "--help").output
 
 
@@ -204,7 +204,13 @@ def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
     assert "margin 3; 5 looks at most, each with an interval of its own level: 99.9988 %" in text
     assert "(wider for the early looks, so that all together err no more often" in text
     assert "first the row as it stands" in text
+    assert (
+        command("settle", spec, "--dry-run", "--volume", tmp_path / "runs").output == result.output
+    )
     assert not list((tmp_path / "runs").rglob("settle/*"))
+    refused = command("settle", spec, "--volume", tmp_path / "runs")
+    assert refused.exit_code == 2
+    assert "Missing option '--usd'" in refused.output
 
 
 def every_third(count: int, first: int = 0) -> list[float]:

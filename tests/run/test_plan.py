@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -398,7 +399,7 @@ def test_of_a_folder_a_row_that_lacks_its_data_is_left_out_with_a_note(spec: Pat
     result = command("plan", "specs")
     assert result.exit_code == 0
     assert result.stderr == (
-        "left out, for their given data is absent:\n  data:tasks/seeds.jsonl: one\n"
+        "left out, because their given data is absent:\n  data:tasks/seeds.jsonl: one\n"
         "Name the folder with --inputs DIR, or in HARNESS_INPUTS.\n"
     )
     assert result.stdout.splitlines()[0].split()[0] == "other"
@@ -413,7 +414,7 @@ def test_a_folder_whose_rows_all_lack_their_data_is_refused(spec: Path) -> None:
     result = command("plan", "specs")
     assert result.exit_code == 2
     assert result.stderr.splitlines() == [
-        "left out, for their given data is absent:",
+        "left out, because their given data is absent:",
         "  data:tasks/seeds.jsonl: one, three, two",
         "error: no row is left",
         "Name the folder with --inputs DIR, or in HARNESS_INPUTS.",
@@ -863,3 +864,14 @@ def test_a_plan_made_over_for_another_executor_is_the_one_that_it_would_make(
         assert [s.key for s in stage.inputs.values()] == [s.key for s in expected.inputs.values()]
     assert {s.status for s in replanned.stages} == {"reuse"}
     assert {s.status for s in in_images.stages} == {"run"}
+
+
+def test_a_stages_title_names_its_row_once(spec: Path) -> None:
+    (plan,) = planned(Path("runs"), spec)
+    stage = plan.stages[0]
+    for label, told in (
+        (f"of {stage.row}, train seed 1", f"{stage.row} (train seed 1) ["),
+        (f"of {stage.row}", f"{stage.row} ["),
+        ("of another", f"{stage.row} (of another) ["),
+    ):
+        assert replace(stage, label=label).title.startswith(f"{stage.stage}: {told}")

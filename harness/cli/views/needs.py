@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
-from harness.cli.views.hanging import hanging
+from harness.common.hanging import hanging
 from harness.common.progress import plain
 from harness.run.needs import FETCHED, NeededItem, RowNeeds
 

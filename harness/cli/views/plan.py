@@ -14,7 +14,7 @@ from harness.answer.engine import QUANTIZATION
 from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
 from harness.artefact.gpus import Gpu, emulates_bfloat16, emulation, numbered, visible
-from harness.cli.views.hanging import hanging
+from harness.common.hanging import hanging
 from harness.common.numbers import dollars
 from harness.common.progress import counted, plain
 from harness.errors import InputError

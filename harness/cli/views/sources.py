@@ -2,9 +2,8 @@
 
 import contextlib
 import json
-import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -15,12 +14,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli.views.hanging import hanging
+from harness.common.hanging import hanging
 from harness.common.progress import counted, plain
 from harness.row.inherited import stale_in
 from harness.row.load import LoadedRow
 from harness.row.sources import Valued
-from harness.spec.base import REVISION
 
 STATUSES = ("same", "deviation", "assumption", "default", "harness", "no source")
 STYLES = {
@@ -31,6 +29,8 @@ STYLES = {
     "no source": "bold red",
 }
 HARNESS = "the harness's default: how, and not what"
+WIDE = 130
+"""Columns of a terminal from which on a setting is a line of a table; else it is a block of lines."""
 NAME, STATUS = 27, 10
 VALUE, VALUE_SHARE = (16, 48), 3
 """Widths of the columns, of the values' the least and the most: it has a third of what is left of the
@@ -40,6 +40,7 @@ MOST_LINES = 3
 """In a column; what is longer, or has a word longer than the column, stands below."""
 INDENT = 4
 DITTO = '"'
+AS_ABOVE = "as above"
 
 
 def show_sources(console: Console, loaded: LoadedRow, as_json: bool) -> None:
@@ -52,10 +53,36 @@ def show_sources(console: Console, loaded: LoadedRow, as_json: bool) -> None:
         documents = [_to_json(setting, stale) for setting in settings]
         console.file.write(json.dumps(documents, indent=2) + "\n")
         return
-    console.print(Group(*_parts(console, settings, stale)), highlight=False)
+    parts = _parts if console.width >= WIDE else _blocks
+    console.print(Group(*parts(console, settings, stale)), highlight=False)
     counts = Counter(map(status_of, settings))
     each = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
     console.print(f"{counted(len(settings), 'setting')}: {each}", highlight=False)
+
+
+def _blocks(
+    console: Console, settings: Sequence[Valued], stale: Mapping[str, Path]
+) -> Iterator[Text]:
+    """Of each setting a line with its value, and one with status and source."""
+    for part, inside in _by_part(settings):
+        if inside[0].path != part:
+            yield Text(part, "bold")
+        above = ""
+        for setting in inside:
+            name = plain(setting.path.removeprefix(f"{part}."))
+            indent = "  " if name != part else ""
+            line = Text.assemble(indent, (name, "bold"), f": {plain(_value(setting))}")
+            yield hanging(console, line, INDENT)
+            source, status = plain(_source(setting, stale)), status_of(setting)
+            told = AS_ABOVE if source and source == above else source
+            line = Text.assemble(" " * INDENT, (status, STYLES.get(status, "")))
+            yield hanging(console, line.append(f": {told}" if told else ""), INDENT + 2)
+            above = source
+
+
+def _by_part(settings: Sequence[Valued]) -> Iterator[tuple[str, list[Valued]]]:
+    for part, inside in groupby(settings, _part_of):
+        yield part, list(inside)
 
 
 def _parts(
@@ -65,8 +92,9 @@ def _parts(
     width = _value_width(console, settings)
     table, room = _table(console, width, has_header=True)
     parts: list[Table | Text] = [table]
-    for part, inside in groupby(settings, _part_of):
-        table.add_row(f"[bold]{escape(part)}[/]")
+    for part, inside in _by_part(settings):
+        if inside[0].path != part:
+            table.add_row(f"[bold]{escape(part)}[/]")
         above = ""
         for setting in inside:
             value, source = plain(_value(setting)), plain(_source(setting, stale))
@@ -130,7 +158,9 @@ def _part_of(setting: Valued) -> str:
 
 
 def _name(setting: Valued, part: str) -> str:
-    """Below its part; broken at dots where it is long."""
+    """Below its part, where it is not all of it; broken at dots where it is long."""
+    if setting.path == part:
+        return part
     lines = [""]
     for name in setting.path.removeprefix(part).removeprefix(".").split("."):
         joined = f"{lines[-1]}.{name}" if lines[-1] else name
@@ -147,8 +177,6 @@ def _value(setting: Valued) -> str:
     if isinstance(value, str) and value[:1] in ("{", "["):
         with contextlib.suppress(ValueError):  # spaced, so that lines break between its parts
             text = json.dumps(json.loads(value), ensure_ascii=False)
-    if re.fullmatch(REVISION, text):
-        text = text[:12]
     return f"{text or repr(text)} (default)" if setting.is_default else text
 
 

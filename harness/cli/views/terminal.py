@@ -13,6 +13,7 @@ from rich.text import Text
 from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
 from harness.common import numbers
+from harness.common.hanging import print_hanging
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results.line import HEADINGS, MatrixLine, display
@@ -90,7 +91,7 @@ def show_artefact(
     console.print(f"[bold]{m.stage}[/] {m.key}", highlight=False)
     if checked:
         told = f"{counted(len(m.files), 'file')}, each with the digest it was made with"
-        console.print(f"  {told}: {artefact.folder}", highlight=False, markup=False, soft_wrap=True)
+        print_hanging(console, f"  {told}: {artefact.folder}")
         return
     fields = {
         "row": m.row + (f" ({m.label})" if m.label else ""),
@@ -250,8 +251,7 @@ def _recomputed(done: Sequence["Replayed"]) -> list[str]:
 
 def show_checks(console: Console, checks: "Sequence[Check]") -> None:
     for check in checks:
-        mark = "[green]yes[/]" if check.is_present else "[yellow]no [/]"
-        line = f"{mark} {escape(check.what):<24} {escape(plain(check.state))}"
+        mark = ("yes", "green") if check.is_present else ("no ", "yellow")
+        print_hanging(console, Text.assemble(mark, f" {check.what:<24} {plain(check.state)}"), 29)
         if check.prevents:
-            line += f"\n    [dim]without it: {escape(check.prevents)}[/]"
-        console.print(line, highlight=False)
+            print_hanging(console, Text(f"    without it: {plain(check.prevents)}", "dim"), 16)

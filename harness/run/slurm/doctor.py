@@ -1,4 +1,4 @@
-"""What `harness doctor` says of Slurm, without a job; nothing where nothing here speaks of it."""
+"""What `harness doctor` says of Slurm, without a job."""
 
 import shutil
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ SUBMIT = "harness submit"
 
 def examine(volume: Path) -> Iterator[Check]:
     if shutil.which("sbatch") is None and not is_configured():
+        yield Check(False, "Slurm", "no sbatch here, no [slurm] in harness.toml", SUBMIT)
         return
     try:
         tools.require()

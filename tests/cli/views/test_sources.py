@@ -1,11 +1,15 @@
 """`harness show ROW --sources`: each setting with its value, its source and how the two stand."""
 
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from harness.cli.views.sources import show_sources
+from harness.row.load import load_rows
 from tests.helpers import TINY, command, write_row
 
 SOURCES = {
@@ -48,45 +52,55 @@ def test_each_setting_has_its_value_its_source_and_its_status(spec: Path) -> Non
     assert not any("checkpoint_steps" in name or "concurrency" in name for name in settings)
 
 
-def test_the_table_is_read_at_80_columns(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rich.console import Console
-
-    from harness.cli.views.sources import show_sources
-    from harness.row.load import load_rows
-
-    console = Console(width=80, record=True, emoji=False)
+def shown(spec: Path, width: int) -> list[str]:
+    console = Console(width=width, file=io.StringIO(), record=True, emoji=False)
     show_sources(console, load_rows([spec])[0], as_json=False)
     lines = [line.rstrip() for line in console.export_text().splitlines()]
-    assert max(map(len, lines)) <= 80
-    text = " ".join(" ".join(lines).split())
-    assert "a/b@cccccccc run.sh:3" in text
-    assert any("README; the" in line and line.endswith("deviation") for line in lines)
+    assert max(map(len, lines)) <= width
+    return lines
+
+
+def test_at_80_columns_each_setting_is_a_block_of_lines(spec: Path) -> None:
+    lines = shown(spec, 80)
+    at = lines.index("  steps: 1")
+    assert lines[at + 1] == "    deviation: README; the document has 10; ours is 1"
+    at = lines.index("  learning_rate: 2e-05 (default)")
+    assert lines[at - 1 : at + 3 : 2] == ["    default: as above"] * 2
+    assert "    default: a/b@cccccccc run.sh:3" in lines
+    at = lines.index("  prompt: tasks.txt")
+    assert lines[at + 1] == "    no source"
+    assert "1 deviation, 1 assumption" in " ".join(lines[-2:])
+
+
+@pytest.mark.parametrize("width", [60, 80, 140, 200])
+def test_a_setting_that_is_a_part_of_its_own_has_its_name_and_no_word_is_cut(
+    tmp_path: Path, width: int
+) -> None:
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    model = {"hub": {"id": "an-owner-of-models/A-Model1.5-0.5B-Chat", "revision": revision}}
+    place = {"repository": "a/b", "commit": "c" * 40, "file": "a/folder/with/a/long/name/run.sh"}
+    spec = write_row(tmp_path, model=model, template="alpaca", sources={"template": place})
+    lines = shown(spec, width)
+    words = " ".join(lines).split()
+    assert {revision, model["hub"]["id"], place["file"]} <= set(words)
     assert any(
-        line.split() == ["learning_rate", "2e-05", "(default)", '"', "default"] for line in lines
+        line.split()[:2] in (["template", "alpaca"], ["template:", "alpaca"]) for line in lines
     )
-    assert any(line.startswith("  prompt") and line.endswith("no source") for line in lines)
-    assert text.endswith("no source")
-    assert "1 deviation, 1 assumption" in text
+    assert "template" not in lines
 
 
 def test_what_is_too_long_for_its_column_stands_below_broken_between_its_parts(
     tmp_path: Path,
 ) -> None:
-    from rich.console import Console
-
-    from harness.cli.views.sources import show_sources
-    from harness.row.load import load_rows
-
     config = {"model_type": "qwen2", **TINY, "tie_word_embeddings": True}
-    place = {"repository": "a/b", "commit": "c" * 40, "file": "a/folder/with/a/long/name/run.sh"}
+    name = "a/folder/with/a/name/that/is/much/too/long/for/one/column/of/the/table/run.sh"
+    place = {"repository": "a/b", "commit": "c" * 40, "file": name}
     spec = write_row(
         tmp_path, model={"random": {"config": config}}, sources={"model.random": place}
     )
-    console = Console(width=80, record=True, emoji=False)
-    show_sources(console, load_rows([spec])[0], as_json=False)
-    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    lines = shown(spec, 130)
     start = next(n for n, line in enumerate(lines) if line.startswith("  random.config "))
-    end = lines.index("    from: a/b@cccccccc a/folder/with/a/long/name/run.sh")
+    end = lines.index(f"    from: a/b@cccccccc {name}")
     assert lines[start].split() == ["random.config", "same"]
     assert json.loads(" ".join(lines[start + 1 : end])) == config
     assert all(re.fullmatch(r' {4}\S.*[,}"]', line) for line in lines[start + 1 : end])
@@ -95,27 +109,17 @@ def test_what_is_too_long_for_its_column_stands_below_broken_between_its_parts(
 def test_a_wide_terminal_shows_values_whole_and_a_source_of_a_replaced_value_is_none(
     spec: Path,
 ) -> None:
-    from rich.console import Console
-
-    from harness.cli.views.sources import show_sources
-    from harness.row.load import load_rows
-
     name = "a-longer-name-than-sixteen-characters.txt"
     (spec.parent / name).write_text("{count} {examples} {next}")
     above = spec.parent / "above.yaml"
     above.write_text(
         f"extends: {spec.name}\nrow: above\ngen: {{prompt: {name}}}\ntrain: {{weight_decay: 0.2}}\n"
     )
-    for width, is_beside in ((200, True), (80, False)):
-        console = Console(width=width, record=True, emoji=False)
-        show_sources(console, load_rows([above])[0], as_json=False)
-        text = console.export_text()
-        line = next(line for line in text.splitlines() if name in line)
-        assert line.startswith("  prompt ") == is_beside
-        assert is_beside or line == f"    {name}"
-        assert max(len(line.rstrip()) for line in text.splitlines()) <= width
-    line = next(line for line in text.splitlines() if line.startswith("  weight_decay"))
-    assert line.rstrip().endswith("no source")
+    assert f"  prompt: {name}" in shown(above, 80)
+    lines = shown(above, 200)
+    assert any(line.split()[:2] == ["prompt", name] for line in lines)
+    line = next(line for line in lines if line.startswith("  weight_decay"))
+    assert line.endswith("no source")
     result = json.loads(command("show", above, "--sources", "--json").output)
     entry = next(entry for entry in result if entry["setting"] == "train.weight_decay")
     assert entry["source"] is None

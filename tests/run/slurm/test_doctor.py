@@ -51,8 +51,10 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     return place
 
 
-def test_where_nothing_speaks_of_slurm_nothing_is_said_of_it(place: Place) -> None:
-    assert place.doctor() == []
+def test_where_nothing_speaks_of_slurm_one_line_says_that_there_is_none(place: Place) -> None:
+    (slurm,) = place.doctor()
+    assert (slurm.is_present, slurm.prevents) == (False, "harness submit")
+    assert "no sbatch here" in slurm.state
 
 
 @pytest.mark.parametrize("settings", ["[slurm]", "[slurm"])

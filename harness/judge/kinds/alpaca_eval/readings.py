@@ -159,5 +159,8 @@ def check_annotator(name: str) -> None:
     folder = Path(package.submodule_search_locations[0]) / "evaluators_configs"
     names = sorted(path.parent.name for path in folder.glob("*/configs.yaml"))
     if names and name not in names:
-        near = difflib.get_close_matches(name, names, 3) or names
-        raise InputError(f"alpaca_eval has no annotator {name!r}", f"it has {', '.join(near)}")
+        near = difflib.get_close_matches(name, names, 3)
+        hint = f"Near: {', '.join(near)}; there are {len(names)}." if near else ""
+        raise InputError(
+            f"alpaca_eval has no annotator {name!r}", hint or f"There are {', '.join(names)}."
+        )

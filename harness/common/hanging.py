@@ -1,5 +1,6 @@
 """Long lines at the terminal, broken so that they stay below their column."""
 
+import os
 import re
 from collections.abc import Iterator
 
@@ -32,9 +33,18 @@ def hanging(console: Console, line: Text, column: int, cut_words: bool = True) -
     return Text("\n" + " " * column).join([line[:column] + parts[0], *parts[1:]])
 
 
+def print_hanging(console: Console, line: str | Text, column: int = NEAR) -> None:
+    """Print the line as it is (nothing in it is markup), broken as `hanging` breaks it; words that are
+    longer than a part stay whole. What is piped is not broken."""
+    text = Text(line) if isinstance(line, str) else line
+    if console.is_terminal or "COLUMNS" in os.environ:
+        text = hanging(console, text, column, cut_words=False)
+    console.print(text, highlight=False, soft_wrap=True)
+
+
 def _breaks(text: str, width: int, cut_words: bool) -> Iterator[int]:
     """Where parts after the first begin."""
-    used = 0
+    used = len(text) - len(text.lstrip())
     for word in re.finditer(r"\S+\s*", text):
         cells = cell_len(word[0].rstrip())
         if used and used + cells > width:

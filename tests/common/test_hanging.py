@@ -1,0 +1,62 @@
+"""Long lines at the terminal and in a pipe."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from harness import cli
+from harness.cli.views.terminal import show_checks
+from harness.common.hanging import print_hanging
+from harness.run.doctor_check import Check
+
+LONG = " ".join(["[bold]word"] * 30)
+WHOLE = "/a/path/" + "x" * 90
+
+
+def printed(text: str, is_terminal: bool) -> list[str]:
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=is_terminal, color_system=None)
+    print_hanging(console, text)
+    return out.getvalue().splitlines()
+
+
+def test_at_a_terminal_a_long_line_hangs_and_words_stay_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    first, *rest = printed(f"- {LONG} {WHOLE}", is_terminal=True)
+    assert not first.startswith(" ")
+    assert all(line.startswith("    ") for line in rest)
+    assert rest.pop() == f"    {WHOLE}"
+    assert max(map(len, [first, *rest])) <= 80
+    assert printed(f"- {LONG}", is_terminal=False) == [f"- {LONG}"]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert len(printed(f"- {LONG}", is_terminal=False)) > 1
+
+
+def test_the_doctors_lines_hang_below_what_they_say() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    show_checks(console, [Check(False, "Slurm", "words " * 30, "more words " * 20)])
+    first, *rest = out.getvalue().splitlines()
+    assert first.startswith("no  Slurm   ")
+    start = next(n for n, line in enumerate(rest) if line.startswith("    without it: "))
+    assert start
+    assert all(line.startswith(" " * 29 + "words") for line in rest[:start])
+    assert all(line.startswith(" " * 16) for line in rest[start + 1 :])
+    assert max(map(len, [first, *rest])) <= 80
+
+
+def test_an_error_is_broken_between_words_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", "80")
+    for stream in (io.StringIO(), Terminal()):
+        monkeypatch.setattr("sys.stderr", stream)
+        cli._complain(f"2 files cannot be had\n{'some words ' * 20}", "")
+        lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+        assert lines[0].endswith("2 files cannot be had")
+        assert (max(map(len, lines[1:])) <= 80) == stream.isatty()

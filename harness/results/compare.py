@@ -30,6 +30,7 @@ from harness.stats.paired import POWER, Paired, flips, paired, sign_test
 from harness.stats.variance import mean_grades
 
 VERDICTS = ("win", "draw", "lose")
+DIFFERENCE = "difference (first - second)"
 FLIPPED = ("win_rate", "winning_score")
 """Metrics of which a grade is a win, a draw or a loss."""
 
@@ -276,7 +277,7 @@ def sentences(comparison: Comparison) -> list[str]:
     if comparison.same:
         return [*lines, "both are read from the same artefacts: there is no difference to test"]
     if comparison.result is None:
-        gap = f"difference {first.pooled.value - second.pooled.value:+.4g} {unit}".rstrip()
+        gap = f"{DIFFERENCE} {first.pooled.value - second.pooled.value:+.4g} {unit}".rstrip()
         why = (
             f"no {item} was judged in both"
             if first.places and second.places
@@ -316,7 +317,8 @@ def _difference(comparison: Comparison, unit: str) -> str:
     result = comparison.result
     assert result is not None
     digits = metric_of(comparison.metric).digits
-    text = f"difference {numbers.number(result.difference, digits, signed=True)} {unit}".rstrip()
+    gap = numbers.number(result.difference, digits, signed=True)
+    text = f"{DIFFERENCE} {gap} {unit}".rstrip()
     over = counted(comparison.shared, comparison.first.evidence.item)
     if result.low is None or result.high is None or result.smallest_seen is None:
         return f"{text} over {over} judged in both; too few for an interval"

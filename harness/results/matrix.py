@@ -165,7 +165,11 @@ def _line(
     reproduced = pooled or MetricValue()
     weighed = assess(row, metric, planned, plan)
     verdict = weighed.verdict
-    terms = weighed.in_their_terms.percent if weighed.in_their_terms else (None, None, None)
+    # A column that the published judge or the study's answers are named in holds nothing simulated.
+    against, bridged = weighed.against, weighed.in_their_terms
+    if weighed.is_simulated:
+        against = bridged = None
+    terms = bridged.percent if bridged else (None, None, None)
     if artefacts and not scores:
         problem = f"the {artefacts[0].stage} stage gives no {metric}"
     elif not artefacts and plan:
@@ -208,7 +212,7 @@ def _line(
         difference_low=verdict.low,
         difference_high=verdict.high,
         margin=verdict.margin,
-        published_rejudged=weighed.against.theirs if weighed.against else None,
+        published_rejudged=against.theirs if against else None,
         in_their_terms=terms[0],
         in_their_terms_low=terms[1],
         in_their_terms_high=terms[2],

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from harness.answer.answer import Answer
 from harness.answer.engine import QUANTIZATION
 from harness.artefact.keys import canonical
+from harness.common.progress import counted
 from harness.judge.judge import BaseJudge, RowOutputs
 from harness.row.row import Row
 from harness.row.settings import STUDIED, WHOLE, is_compared
@@ -53,6 +54,8 @@ def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
         for name in STUDIED:
             if name != "eval":
                 settings.update(_walk(name, getattr(row, name)))
+        if row.gen:
+            settings["data"] = replace(settings["data"], text=_made_data(plan))
     answer, judge = row.answer, row.judge
     if row.eval is not None:
         if answer is not None:
@@ -67,6 +70,17 @@ def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
         settings.update(_walk("eval.checkpoint", row.checkpoint))
     settings.update(_of_manifests(plan))
     return settings
+
+
+def _made_data(plan: RowPlan) -> str:
+    """The data set of a row whose recipes make it: `made by recipe naive, 130 examples`."""
+    recipes = [step.recipe for step in plan.row.gen or []]
+    text = f"made by {'recipe' if len(recipes) == 1 else 'recipes'} {', '.join(recipes)}"
+    made = [stage.artefact for stage in plan.own if stage.stage == "gen"]
+    last = made[-1] if made else None
+    if last is None or "examples" not in last.manifest.counts:
+        return text
+    return f"{text}, {counted(last.manifest.counts['examples'], 'example')}"
 
 
 GIVEN = DataPath(path=f"{DATA_SCHEME}given data")

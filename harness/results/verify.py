@@ -23,6 +23,7 @@ from harness.row.load import LoadedRow
 from harness.row.published_judge import in_words, own_judge
 from harness.row.rejudged import WIN_RATE, is_rejudged
 from harness.run.plan import Planner
+from harness.sim.retired import NAME as RETIRED
 from harness.stats.bridge import FEW_MODELS
 from harness.stats.intervals import t_quantile
 from harness.stats.variance import VariancePart
@@ -163,8 +164,11 @@ def _judges(line: MatrixLine) -> str:
     if judge is None or not judge.judges_outputs or c.reported is None or c.measure.is_loss:
         return ""
     own = own_judge(judge)
-    ours = f"ours {in_words(own.model, own.annotator, own.baseline)}"
+    model = f"simulated {own.model}" if own.is_simulated else own.model
+    ours = f"ours {in_words(model, own.annotator, own.baseline)}"
     published = line.row.reported.judge_of(c.metric)
+    if published is not None and published.model == RETIRED:
+        return f"of the answers in place of the study's a simulated retired one; {ours}"
     if published is None:
         return f"who judged the published number is not named, and is taken to be as {ours}"
     words = in_words(published.model, published.annotator, published.baseline)
@@ -175,17 +179,25 @@ def _against(line: MatrixLine) -> str:
     """The study's own answers under today's judge, and ours beside them."""
     against, c = line.weighed.against, line.cells
     plan = line.plan
+    theirs = "the study's own answers"
+    if line.row.scale == "tiny":
+        theirs = "the simulated answers in place of the study's"
     if against is None:
         if plan is None or plan.published is None or not is_rejudged(c.metric):
             return ""
         if all(stage.artefact for stage in plan.published.final()):
-            return "of the study's own answers and ours fewer than two prompts were both judged"
-        return "the study's own answers are not judged yet"
+            return f"of {theirs} and ours fewer than two prompts were both judged"
+        return f"{theirs} are not judged yet"
     number = line.weighed.number
     moved = against.theirs - (c.reported or 0.0)
-    how = f"{number(abs(moved))} {'above' if moved > 0 else 'below'} the published number"
+    judge, how = (
+        "the judge of ours",
+        (f", {number(abs(moved))} {'above' if moved > 0 else 'below'} the published number"),
+    )
+    if line.weighed.is_simulated:
+        judge, how = "the simulated judge", ""
     return (
-        f"the judge of ours gives the study's own answers {number(against.theirs)}, {how}; ours differ "
+        f"{judge} gives {theirs} {number(against.theirs)}{how}; ours differ "
         f"from them by {number(against.difference, True)} under the same judge, 95 % interval "
         f"{numbers.interval(against.low, against.high, line.weighed.digits)}, over "
         f"{counted(against.prompts, 'prompt')}"
@@ -204,8 +216,11 @@ def _bridge(line: MatrixLine) -> str:
     number, ours = line.weighed.number, terms.ours
     value, low, high = terms.percent
     mean, spread = PERCENT * ours.bridge_error, PERCENT * ours.spread
+    judge = "the published judge's"
+    if line.weighed.is_simulated:
+        judge = "a simulated retired judge's"
     text = (
-        f"in the published judge's terms ours is {number(value)}, 95 % interval "
+        f"in {judge} terms ours is {number(value)}, 95 % interval "
         f"{numbers.interval(low, high, line.weighed.digits)}, by "
         f"{counted(terms.models, 'bridging model')}; "
         f"standard errors: over prompts and replicates {number(ours.slope * _own_error(line))}, of the "
@@ -303,7 +318,10 @@ def _unjudged(line: MatrixLine) -> str:
         texts.append(f"{count} of the published run: all lost {low}, all won {high}")
     if not texts:
         return ""
-    return "; ".join(texts) + ". The interval of the difference reaches from one end to the other"
+    text = "; ".join(texts)
+    if weighed.is_simulated:
+        return text
+    return f"{text}. The interval of the difference reaches from one end to the other"
 
 
 def _difference(line: MatrixLine) -> str:
@@ -384,7 +402,7 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         if reported is None
         else {
             **reported.model_dump(exclude={"judge"}),
-            "judge": published.model_dump() if published else None,
+            "judge": published.model_dump() if published and published.model != RETIRED else None,
             "source": c.source,
             "standard_error_used": weighed.reported_error if weighed.reported_span else None,
             "standard_error_from": weighed.reported_error_from or None,
@@ -423,8 +441,12 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "chance_with_more": weighed.foretold.chance if weighed.foretold else None,
         "more_only_shows": bool(weighed.foretold and weighed.foretold.is_first),
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
-        "published_answers": asdict(weighed.against) if weighed.against else None,
-        "bridge": asdict(weighed.in_their_terms) if weighed.in_their_terms else None,
+        "published_answers": asdict(weighed.against)
+        if weighed.against and not weighed.is_simulated
+        else None,
+        "bridge": asdict(weighed.in_their_terms)
+        if weighed.in_their_terms and not weighed.is_simulated
+        else None,
         "bridge_would": asdict(weighed.bridge_foretold) if weighed.bridge_foretold else None,
         "deviations": list(line.deviations),
         "assumptions": list(line.row.stated("assumption")),

@@ -22,6 +22,8 @@ class OwnJudge:
     model: str
     annotator: str
     reference: Reference | None
+    is_simulated: bool
+    """Whether the simulated judge answers for the model."""
 
     @property
     def baseline(self) -> str:
@@ -35,10 +37,12 @@ def own_judge(judge: BaseJudge) -> OwnJudge:
     parts = [getattr(judge, name) for name in judge.identity]
     if isinstance(judge.asked_engine, EndpointEngine):
         parts.append(judge.asked_engine.endpoint)
-    models = [part.model for part in parts if isinstance(part, Endpoint)]
+    endpoints = [part for part in parts if isinstance(part, Endpoint)]
+    models = [endpoint.model for endpoint in endpoints]
     models += [name_of(part) for part in parts if isinstance(part, ModelSource)]
     annotator = getattr(judge, ANNOTATOR) if ANNOTATOR in judge.identity else judge.kind
-    return OwnJudge(models[0] if models else "", annotator, judge.baseline)
+    is_simulated = any(endpoint.simulated is not None for endpoint in endpoints)
+    return OwnJudge(models[0] if models else "", annotator, judge.baseline, is_simulated)
 
 
 def another_judge(

@@ -285,6 +285,22 @@ def test_a_row_that_is_confounded_says_so_in_its_lines_and_its_losses_of_trainin
     assert "confounded" in line.cells.findings
 
 
+def test_a_data_set_that_recipes_make_is_named_by_them_and_its_size(tmp_path: Path) -> None:
+    parts = {"studied": [], "eval": None}
+    made = write_row(tmp_path / "specs", "made", **parts)
+    given = write_row(tmp_path / "specs", "given", gen=None, data="seeds.jsonl", **parts)
+    first, second = plans(made, given)
+    assert "data set: made by recipe alpaca against seeds.jsonl" in map(
+        str, differences(first, second)
+    )
+    volume = tmp_path / "runs"
+    make(volume, made, executor=InstantExecutor(lambda job: {"counts": {"examples": 130}}))
+    first, second = planned(volume, made, given)
+    assert "data set: seeds.jsonl against made by recipe alpaca, 130 examples" in map(
+        str, differences(second, first)
+    )
+
+
 def test_twins_are_compared_by_architecture_and_not_by_what_stands_for_their_rows_data(
     judged: Write,
 ) -> None:

@@ -32,7 +32,7 @@ def test_the_difference_is_over_the_prompts_of_both_with_flips_and_sign_test(
     assert result.exit_code == 0
     text = " ".join(result.output.split())
     assert "one: 60.00, judged 100 of 100, 1 run" in text
-    assert "difference +10.00 points, 95 % interval" in text
+    assert "difference (first - second) +10.00 points, 95 % interval" in text
     assert "over 100 prompts judged in both" in text
     # Won by the first alone: 0 to 4 and 55 to 59; by the second alone: none.
     assert "10 of 100 differ (first to second: win to lose 10)" in text

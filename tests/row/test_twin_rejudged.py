@@ -11,6 +11,7 @@ import pytest
 from harness.answer.prompts import read_prompts
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
+from harness.results.line import Cells
 from harness.results.matrix import lines_of
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import load_rows
@@ -122,6 +123,44 @@ def test_against_the_published_answers_both_are_judged_by_todays_version(
         _, weighed = made(tmp_path, plan.spec, "win_rate/a")
         assert weighed.against is not None
         assert weighed.against.prompts == 4
+
+
+def test_what_stands_for_the_studys_answers_is_called_simulated_and_held_against_no_real_number(
+    tmp_path: Path,
+) -> None:
+    spec = row(tmp_path, asked={"model": "judge"}, outputs=GIVEN)
+    _, weighed = made(tmp_path, spec)
+    assert weighed.against is not None
+    text, (metric,), (cells,) = verified(tmp_path, spec)
+    assert "the simulated judge gives the simulated answers in place of the study's" in text
+    assert "of the answers in place of the study's a simulated retired one" in text
+    assert "ours simulated judge" in text
+    for words in ("the study's own answers", "the published number", "of the published run"):
+        assert words not in text
+    assert metric["published_answers"] is None
+    assert metric["reported"]["judge"] is None
+    assert cells.published_rejudged is None
+
+
+def test_simulated_verdicts_give_no_published_judges_terms(tmp_path: Path) -> None:
+    spec = row(tmp_path, asked={"model": "judge"}, bridge=bridging(5))
+    made(tmp_path, spec)
+    text, (metric,), (cells,) = verified(tmp_path, spec)
+    assert "in a simulated retired judge's terms ours is" in text
+    assert "the published judge's terms" not in text
+    assert metric["bridge"] is None
+    assert (cells.in_their_terms, cells.in_their_terms_low) == (None, None)
+
+
+def verified(folder: Path, spec: Path) -> tuple[str, list[dict[str, Any]], list[Cells]]:
+    """A twin's verdict in words and as data, and its cells of the matrix."""
+    volume = folder / "runs"
+    asked = ("verify", spec, "--scale", "tiny", "--volume", volume, "--executor", "local")
+    text = " ".join(command(*asked).output.split())
+    metrics = json.loads(command(*asked, "--json").output)["metrics"]
+    planner = Planner(Store(volume), Files(None, None), "local")
+    lines = lines_of(scaled(load_rows([spec])[0]), [planner])
+    return text, metrics, [line.cells for line in lines if line.cells.metric == "win_rate"]
 
 
 def test_sets_beyond_those_large_enough_for_a_bridge_repeat_and_it_says_so(tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ def margin(line: MatrixLine) -> float | None:
 
 
 def number_line(line: MatrixLine) -> NumberLine:
-    c, terms = line.cells, line.weighed.in_their_terms
+    c = line.cells
+    terms = None if line.weighed.is_simulated else line.weighed.in_their_terms
     return NumberLine(
         _finite(c.reported), _finite(c.reported_se), margin(line), _finite(c.reproduced),
         _finite(c.interval_low), _finite(c.interval_high), _finite(c.lower_bound),

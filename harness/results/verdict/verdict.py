@@ -48,6 +48,8 @@ from harness.stats.intervals import LEVEL, ScoreSpan, deviation, mean
 
 ANOTHER_JUDGE = "not comparable: another judge"
 """The verdict where the published number has another judge (model, annotator, baseline) than ours."""
+SIMULATED = "simulated"
+"""The verdict on what the simulated teacher or judge had a hand in, and on a scaled-down twin."""
 MARGIN = 3.0
 """Points of a percentage within which two numbers count as the same, where the spec names no other."""
 
@@ -98,6 +100,10 @@ class Weighed:
     """Of the difference at any level; None where nothing was compared."""
     in_their_terms: InTheirTerms | None = None
     """Where the published judge is another: ours as it would have it, by the bridge."""
+
+    @property
+    def is_simulated(self) -> bool:
+        return self.verdict.name == SIMULATED
 
     @property
     def digits(self) -> int:
@@ -219,9 +225,6 @@ def _rejudged(
         weighed,
         against=against[0] if against else None,
         in_their_terms=terms[0] if terms else None,
-        reported_span=span,
-        reported_error_from=origin,
-        reported_error=error,
     )
     if weighed.verdict.name != ANOTHER_JUDGE:
         return weighed
@@ -246,6 +249,9 @@ def _rejudged(
     return replace(
         weighed,
         verdict=verdict,
+        reported_span=span,
+        reported_error_from=origin,
+        reported_error=error,
         assumed=assumed,
         foretold=foretold,
         bridge_foretold=by_bridge,
@@ -310,7 +316,7 @@ def judge(
     weighed = Weighed(verdict, reproduced)
     if simulated:
         reason = f"simulated: {', '.join(simulated)}"
-        return replace(weighed, verdict=replace(verdict, name="simulated", reason=reason))
+        return replace(weighed, verdict=replace(verdict, name=SIMULATED, reason=reason))
     if reported is None or reported.value is None:
         why = "no number was reported" if reported is None else "the study leaves this cell empty"
         return replace(weighed, verdict=replace(verdict, reason=why))

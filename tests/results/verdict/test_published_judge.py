@@ -81,8 +81,8 @@ def test_where_nobody_says_who_judged_the_verdict_stands_and_says_so(tmp_path: P
     assert result.exit_code == 0
     text = " ".join(result.output.split())
     assert (
-        "who judged the published number is not named, and is taken to be as ours judge (preference) "
-        "against prompts.jsonl"
+        "who judged the published number is not named, and is taken to be as ours simulated "
+        "judge (preference) against prompts.jsonl"
     ) in text
 
 

@@ -12,6 +12,7 @@ from harness.errors import InputError
 from harness.judge.kinds.alpaca_eval.readings import check_annotator
 from harness.llm.body import Body
 from harness.llm.reply import Kind, Reply, Response
+from harness.spec.base import Endpoint
 
 
 class AnnotatorOptions(TypedDict, total=False):
@@ -102,10 +103,11 @@ def named_models(configs: dict[str, AnnotatorConfig]) -> list[str]:
     )
 
 
-def deviations(name: str, configs: dict[str, AnnotatorConfig], model: str) -> list[str]:
+def deviations(name: str, configs: dict[str, AnnotatorConfig], judge: Endpoint) -> list[str]:
     """In words, in what the judge differs from the package's own."""
     notes = []
-    if named_models(configs) != [model]:
+    if named_models(configs) != [judge.model]:
+        model = f"{'simulated ' * (judge.simulated is not None)}{judge.model}"
         models = " and ".join(named_models(configs))
         notes.append(f"alpaca_eval's annotator {name} is {models}; {model} judged in its place")
     functions = sorted({c["fn_completions"] for c in configs.values()} - {OPENAI})

@@ -158,7 +158,7 @@ def run(call: StageCall, judge: AlpacaEvalJudge) -> StageResult:
     if watch.needs_log_probs:
         result.counts["without_log_probs"] = watch.without_log_probs
     result.used["alpaca_eval"] = version("alpaca-eval")
-    result.deviations = deviations(judge.annotator, configs, judge.judge.model)
+    result.deviations = deviations(judge.annotator, configs, judge.judge)
     result.findings += broken_findings(pairs, {row["instruction"] for row in unjudged})
     return result
 

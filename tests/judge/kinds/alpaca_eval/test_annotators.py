@@ -13,6 +13,7 @@ from aiohttp import web
 
 from harness.errors import HarnessError, InputError
 from harness.judge import run as judge
+from harness.judge.kinds.alpaca_eval.annotators import OPENAI, AnnotatorConfig, deviations
 from harness.judge.kinds.alpaca_eval.readings import (
     READERS,
     UNSWITCHED,
@@ -304,6 +305,15 @@ def test_prompts_that_are_shown_together_stand_or_fall_together(tmp_path: Path) 
     assert 2 <= len(together) <= 5
     assert [row["instruction"] for row in read(call, "unjudged.jsonl")] == together
     assert result.metrics["win_rate"].judged == 12 - len(together)
+
+
+def test_a_simulated_judge_in_a_models_place_is_said_to_be_one() -> None:
+    configs: dict[str, AnnotatorConfig] = {
+        "chatgpt": {"fn_completions": OPENAI, "completions_kwargs": {"model_name": "gone"}}
+    }
+    endpoint = Endpoint.model_validate({"model": "m", "simulated": {}})
+    (note,) = deviations("chatgpt", configs, endpoint)
+    assert note == "alpaca_eval's annotator chatgpt is gone; simulated m judged in its place"
 
 
 def test_an_annotator_of_another_vendor_is_asked_in_a_chat_and_that_is_said(tmp_path: Path) -> None:

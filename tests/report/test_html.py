@@ -395,6 +395,20 @@ def test_rows_of_which_nothing_is_made_are_counted_and_left_out_but_with_all(
     assert 'id="row-waiting"' in out.read_text()
 
 
+def test_a_row_that_makes_data_alone_is_told_of_from_the_executor_that_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HARNESS_DATA", "HARNESS_INPUTS", "HARNESS_EXECUTOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "runs", write_row(tmp_path / "specs", train=None))
+    done = command("report")
+    assert ", 1 row, " in done.stdout
+    assert "left out" not in done.stdout
+    text = (tmp_path / "runs" / "results" / "report.html").read_text()
+    assert 'id="row-one"' in text
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     rows = load_rows([write_row(tmp_path / "specs")])

@@ -390,11 +390,19 @@ def _record(path: Path) -> FileRecord:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader, or a crash, sees the old one or the new one whole."""
+    """Write a text file so that a reader, or a crash, sees the old one or the new one whole.
+
+    Raises:
+        OSError: with the name `path`, not that of the part that is written first.
+    """
     part = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.{get_ident()}")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as e:
+        e.filename, e.filename2 = str(path), None
+        raise
     steadily(lambda: sync(path.parent))

@@ -68,7 +68,7 @@ class Group(click.Group):
         return list(self.commands)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
-        with _readers_may_leave(), _masked_usage():
+        with _readers_may_leave(), _device_faults_told(), _masked_usage():
             return super().make_context(*args, **extra)
 
     def invoke(self, context: click.Context) -> Any:
@@ -77,7 +77,7 @@ class Group(click.Group):
 
     def _invoke(self, context: click.Context) -> Any:
         try:
-            with StopOrders().taken(), _masked_usage():
+            with StopOrders().taken(), _device_faults_told(), _masked_usage():
                 return super().invoke(context)
         except HarnessError as e:
             _complain(e.message, e.hint)
@@ -94,18 +94,6 @@ class Group(click.Group):
                 "Choose one of UTF-8: export LC_ALL=C.UTF-8",
             )
             sys.exit(2)
-        except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
-                _complain(
-                    f"no space left on the device{f' for {e.filename}' if e.filename else ''}",
-                    "Free some (`harness gc` lists what no spec needs) and run the same command "
-                    "again; what is finished stays.",
-                )
-                sys.exit(1)
-            if e.filename is None:
-                raise
-            _complain(f"{e.filename} cannot be used: {e.strerror}", "")
-            sys.exit(1)
 
 
 @contextlib.contextmanager
@@ -120,6 +108,25 @@ def _readers_may_leave() -> "Iterator[None]":
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(CLOSED_PIPE)
+
+
+@contextlib.contextmanager
+def _device_faults_told() -> "Iterator[None]":
+    """A full device, for files or the output (`--help >/dev/full`), and what cannot be used."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            _complain(
+                f"no space left on the device{f' for {e.filename}' if e.filename else ''}",
+                "Free some (`harness gc` lists what no spec needs) and run the same command "
+                "again; what is finished stays.",
+            )
+            sys.exit(1)
+        if e.filename is None:
+            raise
+        _complain(f"{e.filename} cannot be used: {e.strerror}", "")
+        sys.exit(1)
 
 
 @contextlib.contextmanager

@@ -38,7 +38,7 @@ def replay(name: str, kinds: tuple[str, ...], workspace: Workspace) -> None:
     checked, and its losses read from its log. What was judged beside the row (published answers,
     bridging models) is replayed with it, and out of a crate the shift between the judges
     compared, too. Inside an image, those stages alone are made again that run in it. A volume that
-    cannot be written is only read.
+    cannot be written, or has no space left, is only read.
     """
     from harness.crate.unpack import is_crate, mount_of, opened
     from harness.run.replay import workable

@@ -1,6 +1,7 @@
 """Tables as markdown, CSV, LaTeX and HTML, in one text or as files. All text is escaped: it may be a
 model's or a stranger's."""
 
+import errno
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from harness.results.matrix import COLUMNS, EXPLANATION, with_results
 NOT_IN_LATEX = ("cost", "environment", "artefacts")
 """Columns of the matrix that no page is wide enough for; what is empty throughout goes, too."""
 ALL = "Of every result"
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 def render(
@@ -359,7 +361,9 @@ def written_to(what: str) -> Iterator[None]:
     """Say so where the folder or file that --out names cannot be written to."""
     try:
         yield
-    except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as e:
+    except OSError as e:
+        if e.errno not in UNWRITABLE:
+            raise
         raise InputError(
             f"{e.filename} cannot be written: {e.strerror}", f"Name another {what} with --out."
         ) from None

@@ -130,8 +130,9 @@ def agreements_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[agreem
 
 
 def choose_plan(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan | None, str]:
-    """The first plan with a judged artefact, else with a trained model, else the first there is."""
-    plan, trained, problem = None, None, ""
+    """The first plan with a judged artefact, else with a trained model, else with any artefact of the
+    row's own, else the first there is."""
+    plan, trained, begun, problem = None, None, None, ""
     for planner in planners:
         try:
             candidate = planner.replan(plan) if plan else planner.plan(loaded)
@@ -145,8 +146,10 @@ def choose_plan(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan
             return candidate, ""
         if trained is None and any(s.artefact for s in losses.trainings(candidate)):
             trained = candidate
+        if begun is None and any(s.artefact for s in candidate.own):
+            begun = candidate
         plan = plan or candidate
-    return trained or plan, problem
+    return trained or begun or plan, problem
 
 
 def _line(

@@ -6,6 +6,7 @@ its log.
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import math
@@ -23,7 +24,7 @@ from harness.artefact.manifest import Manifest, MetricValue
 from harness.artefact.network_files import files_below
 from harness.artefact.store import Artefact, ReadStore, Store, Unwritable
 from harness.common.progress import ProgressView
-from harness.errors import InputError
+from harness.errors import InputError, Interrupted
 from harness.run.executors import carry_out
 from harness.run.plan import RowPlan, StagePlan, made_otherwise
 from harness.run.runner import Runner
@@ -73,12 +74,14 @@ class Replayed:
 
 @contextlib.contextmanager
 def workable(store: Store) -> Iterator[Store]:
-    """The store; of a volume that cannot be written one that works in a temporary folder, which stays
-    where a stage fails or comes out different."""
+    """The store; of a volume that cannot be written, or has no space left, one that works in a
+    temporary folder, which stays where a stage fails or comes out different."""
     try:
         store.prepare()
         temporary = None
-    except Unwritable:
+    except (Unwritable, OSError) as e:
+        if isinstance(e, OSError) and e.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         temporary = Path(mkdtemp(prefix="harness-replay-")).resolve()
     if temporary is None:
         yield store
@@ -144,6 +147,7 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
         InputError: there is nothing to replay, or an input is not on the volume.
         Damaged: the artefact, or an input, is not what its manifest says.
         StageFailed: the transcript lacks a request, or something tried to reach a network.
+        Interrupted: it was stopped; nothing of it is kept.
     """
     store, artefact = runner.store, planned.artefact
     if artefact is None:
@@ -154,7 +158,10 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
     folders = {"recorded": artefact.folder, **_inputs(runner, planned)}
     name = f"replay-{planned.key}"
     work = store.root / "work" / f"{planned.stage}-replay-{artefact.folder.name}"
-    with store.lock(f"{planned.stage}-replay", planned.key) as lock:
+    with (
+        store.lock(f"{planned.stage}-replay", planned.key) as lock,
+        _removed_when_stopped(work, f"replay {planned.title}"),
+    ):
         if work.exists():
             shutil.rmtree(work)
         work.mkdir()
@@ -172,6 +179,18 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
         else:
             replayed.folder = work
     return replayed
+
+
+@contextlib.contextmanager
+def _removed_when_stopped(work: Path, title: str) -> Iterator[None]:
+    """A replay begins anew each time: what a stopped one has made is of no use."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        shutil.rmtree(work, ignore_errors=True)
+        raise Interrupted(
+            f"{title} was stopped; nothing of it is kept.", "The same command begins it anew."
+        ) from None
 
 
 def _absent(planned: StagePlan) -> InputError:

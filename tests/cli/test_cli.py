@@ -988,6 +988,20 @@ def test_a_reader_that_leaves_early_is_no_fault_and_causes_no_message(arguments:
     assert (errors, process.returncode) == (b"", 141)
 
 
+@pytest.mark.parametrize("arguments", ["schema", "--help", "--version", "run --help"])
+def test_an_output_on_a_full_device_is_told_in_a_sentence(arguments: str) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("/dev/full is Linux's")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*HARNESS, *arguments.split()], cwd=ROOT, env=clean_environment(), text=True,
+            stdout=full, stderr=subprocess.PIPE,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no space left on the device\n")
+    assert "Traceback" not in done.stderr
+
+
 def test_the_module_runs_as_the_command_does() -> None:
     result = subprocess.run(
         [*HARNESS, "validate", "specs"], cwd=ROOT, env=clean_environment(), text=True,

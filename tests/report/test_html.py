@@ -1,6 +1,7 @@
 """The HTML report: what it tells, that no text becomes markup, and that the same gives the same."""
 
 import base64
+import errno
 import hashlib
 import html
 import os
@@ -395,6 +396,20 @@ def test_rows_of_which_nothing_is_made_are_counted_and_left_out_but_with_all(
     assert 'id="row-waiting"' in out.read_text()
 
 
+def test_a_row_that_makes_data_alone_is_told_of_from_the_executor_that_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HARNESS_DATA", "HARNESS_INPUTS", "HARNESS_EXECUTOR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "runs", write_row(tmp_path / "specs", train=None))
+    done = command("report")
+    assert ", 1 row, " in done.stdout
+    assert "left out" not in done.stdout
+    text = (tmp_path / "runs" / "results" / "report.html").read_text()
+    assert 'id="row-one"' in text
+
+
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     rows = load_rows([write_row(tmp_path / "specs")])
@@ -404,6 +419,25 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
             write_report(rows, [planner(tmp_path / "runs")], out, 10, every_row=True)
     assert (tmp_path / "pipe").is_fifo()
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_page_that_a_read_only_file_system_refuses_is_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = load_rows([write_row(tmp_path / "specs")])
+    open_path = Path.open
+
+    def refuse(path: Path, mode: str = "r", *arguments: Any, **more: Any) -> Any:
+        if "w" in mode:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return open_path(path, mode, *arguments, **more)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    out = tmp_path / "report.html"
+    with pytest.raises(InputError) as refused:
+        write_report(rows, [planner(tmp_path / "runs")], out, 10, every_row=True)
+    assert refused.value.message == f"{out} cannot be written: Read-only file system"
+    assert "--out" in refused.value.hint
 
 
 def prompts(*preferences: float | None, flagged: tuple[int, ...] = ()) -> list[JudgedOutput]:

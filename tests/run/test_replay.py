@@ -1,20 +1,24 @@
 """Replay: what is made again from its record is the same to the byte and digit, or it is not exact."""
 
+import errno
 import io
 import json
 import math
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+import harness.run.replay
 from harness.artefact import environment
 from harness.artefact.keys import digest_of, file_digest
-from harness.errors import InputError
+from harness.artefact.store import Store, Unwritable
+from harness.errors import InputError, Interrupted
 from tests.helpers import (
     HARNESS,
     ROOT,
@@ -120,6 +124,53 @@ def test_a_volume_that_can_only_be_read_is_replayed_in_a_temporary_folder_and_pa
     [work] = Path("tmp").glob("harness-replay-*/work/*")
     assert str(work.resolve()) in done.stdout.replace("\n", "")
     assert list(Path("runs/work").iterdir()) == []
+
+
+def test_a_volume_without_space_is_replayed_in_a_temporary_folder(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(spec)
+    monkeypatch.setattr(tempfile, "tempdir", str(spec.parent))
+    touch = Path.touch
+
+    def full(path: Path, *arguments: Any, **more: Any) -> None:
+        if path.name.startswith(".probe-") and Path("runs").resolve() in path.resolve().parents:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        touch(path, *arguments, **more)
+
+    monkeypatch.setattr(Path, "touch", full)
+    done = command("replay", "one")
+    assert done.exit_code == 0, done.output
+    assert "one: 1 of 1 artefacts exact" in done.output
+    assert not list(spec.parent.glob("harness-replay-*"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), Interrupted("stopped", "Go on.")])
+def test_a_replay_that_was_stopped_leaves_nothing_and_says_so(
+    spec: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    run(spec)
+    monkeypatch.setattr(tempfile, "tempdir", str(spec.parent))
+
+    def stop(job: Any, *others: Any) -> None:
+        (job.folder / "half").write_text("made")
+        raise error
+
+    def refuse(store: Store) -> None:
+        if store.root == Path("runs").resolve():
+            raise Unwritable("the volume cannot be written")
+        prepare(store)
+
+    prepare = Store.prepare
+    monkeypatch.setattr(harness.run.replay, "carry_out", stop)
+    for _ in ("written", "read alone"):
+        done = command("replay", "one")
+        assert done.exit_code == 130, done.output
+        assert "was stopped; nothing of it is kept" in done.output
+        assert "go on" not in done.output.lower()
+        assert list(Path("runs/work").iterdir()) == []
+        assert not list(spec.parent.glob("harness-replay-*"))
+        monkeypatch.setattr(Store, "prepare", refuse)
 
 
 def test_a_file_that_comes_out_otherwise_is_named_and_the_replay_fails(

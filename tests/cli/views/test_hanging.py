@@ -2,10 +2,9 @@
 
 import io
 
+from harness.cli.views.hanging import hanging
 from rich.console import Console
 from rich.text import Text
-
-from harness.cli.views.hanging import hanging
 
 
 def test_what_stands_behind_a_line_break_hangs_too() -> None:

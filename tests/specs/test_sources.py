@@ -19,8 +19,15 @@ from harness.spec.provenance import Provenance
 from harness.spec.source import Node, load_tree
 from tests.helpers import ROOT
 
-STUDIES = ("mini_lima", "mini_lima_assignment", "orpo_lab", "mini_lima_paper", "alpagasus2")
-REQUIRED: tuple[str, ...] = ("orpo_lab", "alpagasus2")
+STUDIES = (
+    "mini_lima",
+    "mini_lima_assignment",
+    "orpo_lab",
+    "mini_lima_paper",
+    "alpagasus2",
+    "first_rows",
+)
+REQUIRED: tuple[str, ...] = ("orpo_lab", "alpagasus2", "first_rows")
 """Studies of which every setting must have a source; of the others, where any row names sources."""
 MIRRORS = ".mirror"
 """Beside the shared folder, where there is one: public repositories without a work tree, in

@@ -31,6 +31,8 @@ STYLES = {
 HARNESS = "the harness's default: how, and not what"
 WIDE = 130
 """Columns of a terminal from which on a setting is a line of a table; else it is a block of lines."""
+TRAIN_SEED = "train.seed"
+ANY_SEED = "the harness's default: any; another one trains another model"
 NAME, STATUS = 27, 10
 VALUE, VALUE_SHARE = (16, 48), 3
 """Widths of the columns, of the values' the least and the most: it has a third of what is left of the
@@ -144,11 +146,13 @@ def _value_width(console: Console, settings: Sequence[Valued]) -> int:
 def status_of(setting: Valued) -> str:
     """`same`, `deviation`, `assumption`; `default` where the source is of the whole part and the spec
     leaves this open, so that the place need not say it; without a source `harness` for a default of how
-    something is done, else `no source`."""
+    something is done, `assumption` for the training's seed, else `no source`."""
     if setting.source is not None:
         is_open = setting.is_default and setting.key not in setting.names
         return "default" if is_open and setting.source.status == "same" else setting.source.status
-    return "harness" if setting.is_default and setting.is_technical else "no source"
+    if not (setting.is_default and setting.is_technical):
+        return "no source"
+    return "assumption" if setting.path == TRAIN_SEED else "harness"
 
 
 def _part_of(setting: Valued) -> str:
@@ -185,6 +189,8 @@ def _source(setting: Valued, stale: Mapping[str, Path]) -> str:
         return str(setting.source)
     if setting.path in stale:
         return f"(what {stale[setting.path].name} says is of the value that this one replaces)"
+    if status_of(setting) == "assumption":
+        return ANY_SEED
     return HARNESS if status_of(setting) == "harness" else ""
 
 

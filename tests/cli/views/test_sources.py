@@ -52,6 +52,18 @@ def test_each_setting_has_its_value_its_source_and_its_status(spec: Path) -> Non
     assert not any("checkpoint_steps" in name or "concurrency" in name for name in settings)
 
 
+def test_a_trainings_seed_left_to_its_default_is_assumed(tmp_path: Path) -> None:
+    spec = write_row(tmp_path)
+    result = command("show", spec, "--sources", "--json")
+    settings = {entry["setting"]: entry for entry in json.loads(result.output)}
+    assert settings["train.seed"]["status"] == "assumption"
+    assert settings["train.packing"]["status"] == "harness"
+    assert "another one trains another model" in command("show", spec, "--sources").output
+    named = write_row(tmp_path, train={"steps": 1, "seed": 42})
+    settings = json.loads(command("show", named, "--sources", "--json").output)
+    assert [s["status"] for s in settings if s["setting"] == "train.seed"] == ["no source"]
+
+
 def shown(spec: Path, width: int) -> list[str]:
     console = Console(width=width, file=io.StringIO(), record=True, emoji=False)
     show_sources(console, load_rows([spec])[0], as_json=False)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Column
 from rich.text import Text
 
-from harness.common.progress import Figures, StageView, say
+from harness.common.progress import RATE_SECONDS, Figures, StageView, say
 
 WIDE = 120
 """Columns of a terminal that has a place for a stage's figures, such as its loss."""
@@ -49,7 +49,13 @@ class Board:
             columns.append(
                 TextColumn("[dim]{task.fields[info]}", table_column=Column(no_wrap=True))
             )
-        self.bars = Progress(*columns, console=console, disable=not self.is_live, expand=True)
+        self.bars = Progress(
+            *columns,
+            console=console,
+            disable=not self.is_live,
+            expand=True,
+            speed_estimate_period=RATE_SECONDS,
+        )
 
     def __enter__(self) -> Self:
         self.bars.start()

@@ -26,6 +26,8 @@ from harness.errors import Interrupted
 
 PLAIN_SECONDS = 5.0
 """Without a terminal, a task says how far it is at most this often."""
+RATE_SECONDS = 3600.0
+"""How long back a bar's guess of the time left looks, so that slow steps have one too."""
 OWN_GUESS = "seconds_left"
 """A stage that has this among its figures, None while it cannot be said, guesses better than a bar."""
 
@@ -149,6 +151,7 @@ class ProgressView(StageView):
             TextColumn("[dim]{task.fields[info]}"),
             console=console,
             disable=not self._live,
+            speed_estimate_period=RATE_SECONDS,
         )
 
     def __enter__(self) -> Self:

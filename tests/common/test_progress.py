@@ -7,7 +7,8 @@ import re
 import pytest
 from rich.console import Console
 
-from harness.common.progress import ProgressView, counted
+from harness.common.board import Board
+from harness.common.progress import ProgressView, counted, progress_event
 from harness.errors import HarnessError, Interrupted
 
 
@@ -61,6 +62,21 @@ def test_what_is_left_of_a_stage_that_failed_is_how_far_it_was(
     last = " ".join(lines).rpartition("loading")[2]
     assert re.search(rf"answer: {outcome} \S+ 41/50 prompts 0:00:00$", last)
     assert "loading:" not in text
+
+
+def test_slow_steps_have_a_guess_of_the_time_left() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    clock = 0.0
+    with ProgressView(console, "judge") as view, Board(console, 1) as board:
+        view._bars.get_time = board.bars.get_time = lambda: clock
+        with board.view("judge: one [k]") as line:
+            for done in (0, 8, 16, 24):
+                event = progress_event("judge", done, 80, "question")
+                view.show(event)
+                line.show(event)
+                clock += 60
+            for task in (view._bars.tasks[-1], board.bars.tasks[-1]):
+                assert task.time_remaining == 7 * 60
 
 
 def test_the_last_figures_are_told_once() -> None:

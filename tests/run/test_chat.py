@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import pty
 import select
@@ -20,7 +21,7 @@ from harness.artefact.call import RESULT_FILE, StageResult
 from harness.errors import InputError
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.modeling.text import Encoder
-from harness.run.chat import Chat, Shown
+from harness.run.chat import Chat, Shown, _libraries
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from tests.helpers import (
@@ -218,6 +219,13 @@ def test_one_question_has_its_answer_alone_on_standard_output(
     assert "NOTE: simulated" in done.stderr
     assert "NOTE: random weights" in done.stderr
     assert "greedy, at most 8 tokens an answer" in done.stderr
+
+
+def test_that_a_faster_kernel_is_not_here_is_not_said_in_a_chat() -> None:
+    _libraries()
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    assert not logger.isEnabledFor(logging.WARNING)
+    assert logger.isEnabledFor(logging.ERROR)
 
 
 def test_a_row_that_trains_nothing_answers_with_its_base_model(tmp_path: Path) -> None:

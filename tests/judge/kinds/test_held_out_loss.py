@@ -280,7 +280,7 @@ def test_progress_counts_examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("harness.artefact.events.SHORTEST_PAUSE_S", 0.0)
     monkeypatch.setattr(events, "progress", lambda _, done, of, *a, **k: told.append((done, of)))
     judge.run(loss_call(tmp_path, batch_size=5))
-    assert told == [(5, 12), (10, 12), (12, 12)]
+    assert told == [(0, 12), (5, 12), (10, 12), (12, 12)]
 
 
 def test_a_model_whose_loss_is_no_number_is_an_error(

@@ -385,7 +385,7 @@ def test_progress_counts_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("harness.artefact.events.SHORTEST_PAUSE_S", 0.0)
     monkeypatch.setattr(events, "progress", lambda _, done, of, *a, **k: told.append((done, of)))
     judge.run(tasks_call(tmp_path, ("hellaswag", "truthfulqa_mc2"), batch_size=1))
-    assert [done for done, _ in told] == [4, 8, 10, 14, 16]
+    assert [done for done, _ in told] == [0, 4, 8, 10, 14, 16]
     assert {of for _, of in told} == {16}
 
 

@@ -96,11 +96,13 @@ def run(call: StageCall, judge: LossJudge) -> StageResult:
             zip(encoder.examples(examples), examples, strict=True)
         )
     ]
+    progress = Progress("judge", sum(s.start < len(s.ids) for s in sequences), "examples")
+    progress.show(0)  # before the model is loaded
     model, base = load_row_model(call, source, tokenizer, judge.precision, device)
     _check_lengths(sequences, most_positions(model))
 
     started = time.monotonic()
-    nats = _measure(call.folder / MEASURED, model, sequences, judge)
+    nats = _measure(call.folder / MEASURED, model, sequences, judge, progress)
     seconds = time.monotonic() - started
     rows = []
     for sequence, prompt in zip(sequences, prompts, strict=True):
@@ -171,7 +173,11 @@ def _check_lengths(sequences: list[LossExample], limit: int | None) -> None:
 
 
 def _measure(
-    path: Path, model: "PreTrainedModel", sequences: list[LossExample], judge: LossJudge
+    path: Path,
+    model: "PreTrainedModel",
+    sequences: list[LossExample],
+    judge: LossJudge,
+    progress: Progress,
 ) -> dict[int, float]:
     """index -> nats of the answer; what an interrupted run measured is read."""
     import torch
@@ -179,7 +185,6 @@ def _measure(
     rows = model.get_input_embeddings().num_embeddings
     todo = _batches([s for s in sequences if s.start < len(s.ids)], judge.batch_size, rows)
     done = {index: nats for line in whole_lines(path) for index, nats in json.loads(line)}
-    progress = Progress("judge", sum(map(len, todo)), "examples")
     measured = tokens = 0
     began = time.monotonic()
     with path.open("a", encoding="ascii") as file, torch.inference_mode():

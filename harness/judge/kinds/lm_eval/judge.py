@@ -82,6 +82,9 @@ def run(call: StageCall, judge: TasksJudge) -> StageResult:
     package_runs = [
         _PackageRun.of(name, task, judge, call) for name, task in judge.package_tasks.items()
     ]
+    count = sum(each.asked(judge.first) for each in questions)
+    progress = Progress("judge", count + sum(run.asked for run in package_runs), "questions")
+    progress.show(0)  # before the model is loaded and the prompts are written
     source = ModelSource.model_validate(call.params["model"])
     device = available_device()
     tokenizer = load_tokenizer(source, call.inputs)
@@ -89,8 +92,6 @@ def run(call: StageCall, judge: TasksJudge) -> StageResult:
     lm = package.Scorer(model, tokenizer, judge.batch_size)
 
     started = time.monotonic()
-    count = sum(each.asked(judge.first) for each in questions)
-    progress = Progress("judge", count + sum(run.asked for run in package_runs), "questions")
     samples = _score_all(call.folder, lm, tasks, questions, judge, progress)
     for package_run in package_runs:
         package_run.score(call.folder, lm, judge, progress, count)

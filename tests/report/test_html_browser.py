@@ -276,6 +276,18 @@ def test_the_page_never_scrolls_sideways(opened: Opened) -> None:
         open_everything(page)
 
 
+@pytest.mark.parametrize("width", [1300, 1360, 1500])
+def test_on_a_desktop_the_matrix_has_all_its_columns_in_sight(opened: Opened, width: int) -> None:
+    box = opened((width, 900)).locator("#matrix .scroll")
+    assert box.evaluate("one => one.scrollWidth <= one.clientWidth")
+
+
+def test_where_the_matrix_scrolls_its_edge_says_so(opened: Opened) -> None:
+    box = opened((1000, 900)).locator("#matrix .scroll")
+    assert box.evaluate("one => one.scrollWidth > one.clientWidth")
+    assert "scroll" in box.evaluate("one => getComputedStyle(one).backgroundAttachment")
+
+
 def test_on_a_phone_the_lengths_of_the_answers_are_seen_whole(opened: Opened) -> None:
     page = opened(PHONE)
     open_everything(page)

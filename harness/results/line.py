@@ -110,6 +110,8 @@ class MatrixLine:
     findings: tuple[Finding, ...] = ()
     """Those of the stages behind the line, and of the comparability guard."""
     deviations: tuple[str, ...] = ()
+    looks: str = ""
+    """What `harness settle` saw, in words, which the verdict keeps to; empty where it saw nothing."""
 
     @property
     def row(self) -> Row:

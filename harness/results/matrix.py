@@ -12,7 +12,7 @@ from harness.artefact.metrics import metric_of
 from harness.artefact.store import Artefact, Damaged
 from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError
-from harness.results import agreement, comparability, losses
+from harness.results import agreement, comparability, course, losses
 from harness.results.families import adjusted, sentences
 from harness.results.line import Cells, MatrixLine, loss_over, marks
 from harness.results.verdict.evidence import bounds_of
@@ -39,6 +39,7 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]
 
     Raises:
         Damaged: an artefact that belongs to the row was changed.
+        InputError: what `harness settle` wrote of the row was changed.
     """
     row = loaded.row
     plan, problem = choose_plan(loaded, planners)
@@ -55,7 +56,8 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]
         names = [""]
     names += [name for name in of_losses if name not in names]
     held_out = losses.held_out_set(losses.stages_of(plan))
-    return [_line(loaded, name, plan, problem, held_out) for name in names]
+    settled = course.of_row(loaded, plan)
+    return [_line(loaded, name, plan, problem, held_out, settled.get(name)) for name in names]
 
 
 def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
@@ -153,7 +155,12 @@ def choose_plan(loaded: LoadedRow, planners: Sequence[Planner]) -> tuple[RowPlan
 
 
 def _line(
-    loaded: LoadedRow, metric: str, plan: RowPlan | None, problem: str, held_out: str
+    loaded: LoadedRow,
+    metric: str,
+    plan: RowPlan | None,
+    problem: str,
+    held_out: str,
+    settled: course.Course | None,
 ) -> MatrixLine:
     row, is_loss = loaded.row, metric_of(metric).is_loss
     planned = losses.stages_that_give(plan, metric)
@@ -166,7 +173,9 @@ def _line(
     reported = row.reported.get(metric)
     pooled = pool(scores) if scores else None
     reproduced = pooled or MetricValue()
-    weighed = assess(row, metric, planned, plan)
+    weighed, looks = assess(row, metric, planned, plan), ""
+    if settled is not None:
+        weighed, looks = settled.beside(weighed)
     verdict = weighed.verdict
     # A column that the published judge or the study's answers are named in holds nothing simulated.
     against, bridged = weighed.against, weighed.in_their_terms
@@ -239,7 +248,7 @@ def _line(
         env_wall_seconds=_sum(stages, "wall_seconds"),
         env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     )
-    return MatrixLine(loaded, cells, weighed, plan, held_out, findings, noted)
+    return MatrixLine(loaded, cells, weighed, plan, held_out, findings, noted, looks)
 
 
 def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:

@@ -4,22 +4,19 @@ How often and at which levels it looks is written down before anything is bought
 and what a purchase is chosen by: the interval that it is expected to leave, per dollar or second.
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 
-from harness.artefact.keys import digest_of
-from harness.artefact.store import write_atomically
 from harness.common import numbers
 from harness.common.progress import counted, say
 from harness.errors import InputError
 from harness.llm import prices
 from harness.results import losses
+from harness.results.course import FOLDER, Course, Look, Terms, bare, document_of
 from harness.results.purchase import (
     BRIDGE,
     WORDS,
@@ -44,105 +41,8 @@ from harness.run.plan import Planner, RowPlan, StagePlan
 from harness.run.runner import Runner
 from harness.stats.spending import levels
 
-FOLDER = "settle"
 RULE = "the smallest expected interval per unit of cost; a second training before all else"
 BRIDGE_RULE = "; of bridging models a larger sample of prompts, up to all that were judged"
-
-
-@dataclass(frozen=True)
-class Terms:
-    """What is fixed before the first purchase, whatever is then paid."""
-
-    row: str
-    metric: str
-    document: str
-    """sha256 of the keys of the row's stages."""
-    margin: float
-    levels: tuple[float, ...]
-    rule: str = RULE
-
-
-@dataclass
-class Look:
-    """The verdict on what was there at a look, and what was bought after it."""
-
-    counts: Counts
-    level: float
-    low: float | None
-    high: float | None
-    verdict: str
-    usd: float
-    """Spent by then."""
-    next: Counts | None = None
-    """The replicates that there are to be at the next look, where something was bought."""
-
-
-@dataclass
-class Course:
-    """All looks so far; on the volume after each."""
-
-    terms: Terms
-    path: Path
-    owned: list[str] = field(default_factory=list)
-    """Keys of the artefacts that were there before it began, which it has not paid for."""
-    looks: list[Look] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, terms: Terms, root: Path) -> "Course":
-        """The one that was begun for the row and metric as they stand, or a new one.
-
-        Raises:
-            InputError: its file was changed, or it was begun on other terms.
-        """
-        digest = digest_of([terms.metric, terms.document])[:16]
-        course = cls(terms, root / FOLDER / f"{terms.row}-{digest}.json")
-        if not course.path.is_file():
-            return course
-        try:
-            stored = json.loads(course.path.read_text(encoding="utf-8"))
-            content = stored["course"]
-            is_whole = stored["sha256"] == digest_of(content)
-        except (ValueError, KeyError, TypeError):
-            is_whole = False
-        if not is_whole:
-            raise InputError(
-                f"{course.path} is not what harness settle wrote",
-                "Its terms are fixed before anything is bought. Put it back, or move it away to begin "
-                "anew.",
-            )
-        before = content["terms"]
-        if before != _plain(asdict(terms)):
-            raise InputError(
-                f"{course.path}: row {terms.row} was begun with margin {before['margin']:g} and "
-                f"{len(before['levels'])} looks, which are fixed from then on",
-                f"Give the same (--looks {len(before['levels'])}); more --usd may be given. To begin "
-                "anew, with all chances to err counted anew, move the file away.",
-            )
-        course.owned = content["owned"]
-        course.looks = [_look(look) for look in content["looks"]]
-        return course
-
-    def save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        looks = [asdict(look) for look in self.looks]
-        content = _plain({"terms": asdict(self.terms), "owned": self.owned, "looks": looks})
-        sealed = {"course": content, "sha256": digest_of(content)}
-        write_atomically(self.path, json.dumps(sealed, indent=2) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value))
-
-
-def _look(stored: dict[str, Any]) -> Look:
-    def whole(counts: list[int]) -> tuple[int, ...]:
-        # Written before there were bridging prompts among them.
-        return (*counts, *[0] * (len(KINDS) + 1 - len(counts)))
-
-    after = stored["next"]
-    return Look(
-        **{**stored, "counts": whole(stored["counts"]), "next": whole(after) if after else None}
-    )
 
 
 class Settler:
@@ -151,7 +51,7 @@ class Settler:
     def __init__(
         self, loaded: LoadedRow, metric: str, usd: float, looks: int, planner: Planner
     ) -> None:
-        self.loaded, self.metric, self.planner = loaded, metric, planner
+        self.spec, self.metric, self.planner = loaded, metric, planner
         self.usd = usd
         self._plans: dict[Counts, RowPlan] = {}
         cell = loaded.row.reported.get(metric)
@@ -172,11 +72,18 @@ class Settler:
                 f"{loaded.row.row} is a scaled-down twin, which settles nothing",
                 f"What its row would buy first: harness settle {of} --dry-run",
             )
-        plan = planner.plan(loaded)
-        document = digest_of([[stage.stage, stage.key] for stage in plan.stages])
+        plan = planner.plan(bare(loaded))
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
-        terms = Terms(loaded.row.row, metric, document, margin, tuple(levels(looks)), rule)
-        self.course = Course.of(terms, planner.store.root)
+        fixed = tuple(levels(looks))
+        self.terms = Terms(loaded.row.row, metric, document_of(plan), margin, fixed, rule)
+        self._find()
+
+    def _find(self) -> None:
+        """The course, and the row as it was when it began: replicates in the spec since then are
+        its own."""
+        self.course = Course.of(self.terms, self.planner.store.root, self.spec)
+        assert self.course.begun is not None
+        self.loaded = self.course.begun.of(self.spec)
 
     def settle(self, executor: Executor, console: Console) -> Weighed:
         """Buy and look until it is decided, the budget is spent, or the planned looks are over.
@@ -189,7 +96,7 @@ class Settler:
         with self.planner.store.lock(
             FOLDER, name, waiting(console, f"settle: {self.loaded.row.row}")
         ):
-            self.course = Course.of(self.course.terms, self.planner.store.root)
+            self._find()
             return self._settle(executor, console)
 
     def _settle(self, executor: Executor, console: Console) -> Weighed:
@@ -200,9 +107,9 @@ class Settler:
             counts = last.next or last.counts
             if last.next is None:
                 weighed = self._weigh(self._plan(counts), last.level)
-                number = len(looks)
-                if last.verdict in DECIDED or number == len(course.terms.levels):
-                    _tell(console, weighed, last, number, len(course.terms.levels))
+                if course.has_ended:
+                    _tell(console, weighed, last, len(looks), len(course.terms.levels))
+                    say(console, f"it has ended: {self._end()}")
                     return weighed
                 # It ended for want of money: perhaps there is more now.
                 purchase = self._next(self._plan(counts), weighed, counts, console)
@@ -242,6 +149,13 @@ class Settler:
         say(console, f"buying {purchase}" if purchase else f"it ends here: {why}")
         return purchase
 
+    def _end(self) -> str:
+        """Why a course has ended, whatever money there is."""
+        verdict = self.course.looks[-1].verdict
+        return (
+            f"it is {verdict}" if verdict in DECIDED else f"its looks are over, and it is {verdict}"
+        )
+
     def _why(self, plan: RowPlan, weighed: Weighed, counts: Counts) -> str:
         """Why nothing is bought."""
         if weighed.evidence is None or weighed.reported_span is None:
@@ -277,35 +191,42 @@ class Settler:
 
     def foretold(self) -> Iterator[str]:
         """The terms, and what would be bought first."""
-        terms, counts = self.course.terms, _counts(self.loaded)
+        terms, counts, looks = self.terms, _counts(self.loaded), self.course.looks
         levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
         yield (
             f"margin {terms.margin:g}; {len(terms.levels)} looks at most, each with an interval of its "
             f"own level: {levels_in_words} (wider for the early looks, so that all together "
             f"err no more often than one at 95 %); bought by: {terms.rule}"
         )
+        what = "the row as it stands"
+        if looks:
+            yield f"begun: {counted(len(looks), 'look')} taken, ${looks[-1].usd:.2f} spent"
+            counts, what = looks[-1].next or looks[-1].counts, f"what look {len(looks)} chose"
+        if self.course.has_ended:
+            yield f"nothing: it has ended: {self._end()}"
+            return
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]
         if to_run:
-            usd = _price(to_run, "the row as it stands")
-            yield f"first the row as it stands: {counted(len(to_run), 'stage')}, about ${usd:.2f}"
+            usd = _price(to_run, what)
+            yield f"first {what}: {counted(len(to_run), 'stage')}, about ${usd:.2f}"
             return
-        weighed = self._weigh(plan, terms.levels[0])
+        weighed = self._weigh(plan, terms.levels[len(looks)])
         verdict = weighed.verdict
         if verdict.name in DECIDED:
             yield f"nothing: it is {verdict.name}"
             return
-        purchase = self.purchase(plan, weighed, counts, self.usd)
+        purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan) * bool(looks))
         yield f"first {purchase}" if purchase else f"nothing: {self._why(plan, weighed, counts)}"
 
     def kept(self) -> Iterator[str]:
         """Where the course stands, and what gives later commands the same replicates."""
         yield f"terms and looks: {self.course.path}"
-        counts, before = self.course.looks[-1].counts, _counts(self.loaded)
+        counts, before = self.course.looks[-1].counts, _counts(self.spec)
         if counts[3] != before[3]:
             yield f"for verify and table, in the spec: prompts: {counts[3]} of each reported.bridge"
-        if counts[:3] != before[:3]:
-            replicates = extended(self.loaded, counts).row.replicates
+        replicates = extended(self.loaded, counts).row.replicates
+        if _several(replicates) != _several(self.spec.row.replicates):
             parts = [f"{k}: {v}" for k, v in replicates.model_dump().items() if v is not None]
             yield f"for verify and table, in the spec: replicates: {{{', '.join(parts)}}}"
 
@@ -377,11 +298,12 @@ class Settler:
 def extended(loaded: LoadedRow, counts: Counts) -> LoadedRow:
     """The row with so many replicates of each kind: its own seeds, and those that follow them."""
     row = loaded.row
-    trained = row.replicates.train_seeds or ([row.train.seed] if row.train else None)
-    sampled = row.replicates.sampling_seeds or ([row.answer.decoding.seed] if row.answer else None)
+    own = row.replicates
     replicates = Replicates(
-        train_seeds=_seeds(trained, counts[0]),
-        sampling_seeds=_seeds(sampled, counts[1]),
+        train_seeds=_seeds(own.train_seeds, row.train.seed if row.train else None, counts[0]),
+        sampling_seeds=_seeds(
+            own.sampling_seeds, row.answer.decoding.seed if row.answer else None, counts[1]
+        ),
         judge=counts[2],
     )
     # A model of which all prompts are judged stays so.
@@ -395,10 +317,17 @@ def extended(loaded: LoadedRow, counts: Counts) -> LoadedRow:
     return replace(loaded, row=row.model_copy(update=update))
 
 
-def _seeds(seeds: list[int] | None, count: int) -> list[int] | None:
-    if seeds is None:
+def _seeds(named: list[int] | None, single: int | None, count: int) -> list[int] | None:
+    """A single one stays as it is: where nothing is sampled a list of seeds is a fault of the spec."""
+    if named is None and (single is None or count == 1):
         return None
+    seeds = named or [single or 0]
     return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + count - len(seeds))]
+
+
+def _several(replicates: Replicates) -> dict[str, Any]:
+    parts = replicates.model_dump()
+    return {kind: of for kind, of in parts.items() if of and (isinstance(of, int) or len(of) > 1)}
 
 
 def _counts(loaded: LoadedRow) -> Counts:

@@ -49,6 +49,7 @@ def show_verification(
 
     Raises:
         Damaged: an artefact of the row was changed.
+        InputError: what `harness settle` wrote of the row was changed.
     """
     lines = lines_of(loaded, planners)
     if loaded.row.reported:
@@ -364,6 +365,8 @@ def _verdict(line: MatrixLine) -> str:
     if verdict.margin is None or verdict.low is None or verdict.high is None:
         reason = verdict.reason or c.verdict_reason
         return reason if verdict.name == "simulated" else f"{verdict.name}: {reason}".rstrip(": ")
+    if line.looks:
+        return f"{verdict.name}: {line.looks}"
     where = f"±{verdict.margin:g}"
     if verdict.name == "reproduced":
         return f"reproduced: the whole interval lies within {where}"
@@ -398,6 +401,7 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "metric": line.cells.metric,
         "verdict": verdict.name,
         "reason": verdict.reason or c.verdict_reason,
+        "settle": line.looks or None,
         "reported": None
         if reported is None
         else {

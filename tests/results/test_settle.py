@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from harness.artefact.call import StageResult
-from harness.artefact.keys import Files
+from harness.artefact.keys import Files, digest_of
 from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError
 from harness.results.settle import Settler
@@ -18,7 +19,8 @@ from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, RowPlan
 from harness.stats.spending import levels
-from tests.helpers import command, evaluation
+from tests.helpers import command, evaluation, make
+from tests.results.matrix_rows import lines, shown
 from tests.results.scored_rows import Scored, scored_row, wins
 from tests.results.verdict.test_rejudged import given
 
@@ -69,6 +71,80 @@ def test_it_ends_with_its_looks_and_says_what_to_write_into_the_spec(tmp_path: P
     (path, advice) = found.kept()
     assert "settle" in path
     assert "replicates: {train_seeds: [" in advice
+
+
+def test_its_own_last_line_in_the_spec_opens_no_second_course(tmp_path: Path) -> None:
+    spec = row(tmp_path, value=37.0, trained=True, replicates={})
+    apart = [wins(count, PROMPTS) for count in (1560, 1640) * 60]
+    first, _ = settle(tmp_path, spec, *apart, looks=2)
+    (_, advice) = first.kept()
+    bought = yaml.safe_load(advice.partition("in the spec: ")[2])
+    spec = row(tmp_path, value=37.0, trained=True, **bought)
+    again, text = settle(tmp_path, spec, looks=2)
+    assert again.course.path == first.course.path
+    assert again.course.looks == first.course.looks
+    assert "look 2 of 2: inconclusive" in text
+    assert "it has ended: its looks are over, and it is inconclusive" in text
+    assert "it has ended" in list(again.foretold())[-1]
+    assert len(list(again.kept())) == 1
+    # Other seeds are no other row.
+    other = settler(
+        tmp_path, row(tmp_path, trained=True, replicates={"train_seeds": [7, 8]}), looks=2
+    )
+    assert other.course.looks == first.course.looks
+    assert other.loaded.row.replicates.train_seeds is None
+
+
+def test_an_earlier_versions_course_is_found_or_refused_by_name(tmp_path: Path) -> None:
+    spec = row(tmp_path, value=37.0, trained=True, replicates={})
+    apart = [wins(count, PROMPTS) for count in (1560, 1640) * 60]
+    found, _ = settle(tmp_path, spec, *apart, looks=2)
+    path = found.course.path
+
+    def earlier(document: str) -> None:
+        content = json.loads(path.read_text())["course"]
+        content.pop("begun", None)
+        content["terms"]["document"] = document
+        path.write_text(json.dumps({"course": content, "sha256": digest_of(content)}))
+
+    earlier(found.terms.document)  # of a row without replicates it was the same
+    assert settler(tmp_path, spec, looks=2).course.looks == found.course.looks
+    earlier("of a row with replicates")
+    with pytest.raises(InputError, match=f"{path} was written before courses were told apart"):
+        settler(tmp_path, spec, looks=2)
+
+
+def test_verify_and_table_keep_to_what_the_looks_said(tmp_path: Path) -> None:
+    """At look 1 of 5 the interval is far wider than at 95 %, at which it is reproduced."""
+    same = [wins(count, PROMPTS) for count in (1590, 1610, 1600)]
+    changes: dict[str, Any] = {"trained": True, "replicates": {"train_seeds": [1, 2, 3]}}
+    spec = row(tmp_path, **changes)
+    beginning = settler(tmp_path, spec, usd=0)
+    make(tmp_path / "runs", spec, executor=Scored(*same))
+    (before,) = lines(tmp_path / "runs", spec)
+    assert (before.cells.verdict, before.looks) == ("reproduced", "")
+    with pytest.raises((IndexError, HarnessError)):
+        beginning.settle(Scored(), Console(file=io.StringIO()))  # stopped after its first look
+    (line,) = lines(tmp_path / "runs", spec)
+    said = (
+        "settle looked 1 time, of 5 at most; its own verdict: inconclusive at look 1 (99.9988 %, "
+    )
+    assert line.cells.verdict == "inconclusive"
+    assert line.cells.verdict_reason.startswith(said)
+    assert said in shown(line)["verdict"]
+    assert "at 95 % and with the spec's replicates it alone were reproduced" in line.looks
+    assert line.cells.verdict_holm == ""
+    result = command("verify", spec, "--volume", tmp_path / "runs", "--executor", "local")
+    assert result.exit_code == 4
+    assert "win_rate: inconclusive" in result.output
+    assert "settle looked 1 time" in result.output
+    # At the row with another judge nothing was looked.
+    parts = evaluation(tmp_path / "specs")
+    parts["judge"]["judge"]["model"] = "another"
+    spec = row(tmp_path, **changes, eval=parts)
+    make(tmp_path / "runs", spec, executor=Scored(*same))
+    (other,) = lines(tmp_path / "runs", spec)
+    assert (other.cells.verdict, other.looks) == ("reproduced", "")
 
 
 def test_interrupted_it_goes_on_with_the_same_terms(tmp_path: Path) -> None:
@@ -217,7 +293,7 @@ def every_third(count: int, first: int = 0) -> list[float]:
     return [2.0 if n % 3 == first else 1.0 for n in range(count)]
 
 
-def bridged_row(folder: Path, **changes: Any) -> Path:
+def bridged_row(folder: Path, sampled: int = 60, **changes: Any) -> Path:
     """Of twelve models, in whom both judges agree but for noise, 60 of 2,000 prompts are judged."""
     specs = folder / "specs"
     parts = evaluation(specs)
@@ -236,7 +312,7 @@ def bridged_row(folder: Path, **changes: Any) -> Path:
             {
                 "outputs": given(specs / f"m{n}.json", rows),
                 "annotations": given(specs / f"m{n}-annotations.json", verdicts),
-                "prompts": 60,
+                "prompts": sampled,
             }
         )
     cell = {"value": 33.3, "standard_error": 0.3}
@@ -263,6 +339,9 @@ def test_prompts_of_bridging_models_are_bought_where_they_narrow_it_most(tmp_pat
     again, text = settle(tmp_path, spec)
     assert again.course.looks == found.course.looks
     assert "buying" not in text
+    written = settler(tmp_path, bridged_row(tmp_path, sampled=last.counts[3]))
+    assert written.course.looks == found.course.looks
+    assert written.loaded.row.reported.bridge[0].prompts == 60
 
 
 def test_what_a_larger_sample_took_the_place_of_stays_paid(

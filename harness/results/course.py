@@ -1,0 +1,227 @@
+"""The looks that `harness settle` has taken at a row, and their terms, as they stand on the volume."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.artefact.keys import digest_of
+from harness.artefact.store import write_atomically
+from harness.common import numbers
+from harness.common.progress import counted
+from harness.errors import InputError
+from harness.results.purchase import Counts
+from harness.results.verdict.forecast import DECIDED
+from harness.results.verdict.sides import KINDS
+from harness.results.verdict.verdict import Weighed
+from harness.row.load import LoadedRow
+from harness.row.row import Replicates
+from harness.run.plan import RowPlan
+
+FOLDER = "settle"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is fixed before the first purchase, whatever is then paid."""
+
+    row: str
+    metric: str
+    document: str
+    """See `document_of`."""
+    margin: float
+    levels: tuple[float, ...]
+    rule: str
+
+
+@dataclass
+class Look:
+    """The verdict on what was there at a look, and what was bought after it."""
+
+    counts: Counts
+    level: float
+    low: float | None
+    high: float | None
+    verdict: str
+    usd: float
+    """Spent by then."""
+    next: Counts | None = None
+    """The replicates that there are to be at the next look, where something was bought."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Of the spec what a course itself adds to, as it was before its first look."""
+
+    replicates: dict[str, Any] = field(default_factory=dict)
+    prompts: list[int | None] | None = None
+    """Of each bridging model; None: all."""
+
+    @classmethod
+    def by(cls, loaded: LoadedRow) -> "Begun":
+        row = loaded.row
+        prompts = [model.prompts for model in row.reported.bridge]
+        return cls(row.replicates.model_dump(mode="json"), prompts)
+
+    def of(self, loaded: LoadedRow) -> LoadedRow:
+        """The row as it was then, whatever was written into its spec since."""
+        row = loaded.row
+        bridge = row.reported.bridge
+        prompts = self.prompts or [None] * len(bridge)
+        if len(prompts) == len(bridge):  # else none of them stands in the keys: there is no bridge
+            bridge = tuple(
+                model.model_copy(update={"prompts": count})
+                for model, count in zip(bridge, prompts, strict=True)
+            )
+        reported = row.reported.model_copy(update={"bridge": bridge})
+        update = {"replicates": Replicates(**self.replicates), "reported": reported}
+        return replace(loaded, row=row.model_copy(update=update))
+
+
+def bare(loaded: LoadedRow) -> LoadedRow:
+    """The row without its replicates and with all prompts of bridging models: what stays of it,
+    whatever is bought."""
+    return Begun().of(loaded)
+
+
+def document_of(plan: RowPlan) -> str:
+    """sha256 of the keys of the stages of a bare row."""
+    return digest_of([[stage.stage, stage.key] for stage in plan.stages])
+
+
+@dataclass
+class Course:
+    """All looks so far; on the volume after each."""
+
+    terms: Terms
+    path: Path
+    begun: Begun | None
+    """None: written before replicates could be told from the row, which nobody wrote down then."""
+    owned: list[str] = field(default_factory=list)
+    """Keys of the artefacts that were there before it began, which it has not paid for."""
+    looks: list[Look] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, terms: Terms, root: Path, loaded: LoadedRow) -> "Course":
+        """The one that was begun for the row and metric, with whatever replicates, or a new one.
+
+        Raises:
+            InputError: a file of the row was changed, or it was begun on other terms, or it cannot be
+                told whether it is of the row as it stands.
+        """
+        for course in courses(root, terms.row):
+            before = course.terms
+            if before.metric != terms.metric:
+                continue
+            if before.document == terms.document:
+                if before != terms:
+                    raise InputError(
+                        f"{course.path}: row {terms.row} was begun with margin {before.margin:g} and "
+                        f"{len(before.levels)} looks, which are fixed from then on",
+                        f"Give the same (--looks {len(before.levels)}); more --usd may be given. To "
+                        "begin anew, with all chances to err counted anew, move the file away.",
+                    )
+                # Without it the keys say that it began with one run of each.
+                return replace(course, begun=course.begun or Begun())
+            if course.begun is None:
+                raise InputError(
+                    f"{course.path} was written before courses were told apart by the row without its "
+                    "replicates, so that it is not known whether it is of the row as it stands",
+                    "To begin anew, with looks and money counted anew, move the file away; what it "
+                    "bought stays and is used again.",
+                )
+        name = digest_of([terms.metric, terms.document])[:16]
+        return cls(terms, root / FOLDER / f"{terms.row}-{name}.json", Begun.by(loaded))
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no money can make it go on."""
+        if not self.looks or self.looks[-1].next is not None:
+            return False
+        return self.looks[-1].verdict in DECIDED or len(self.looks) == len(self.terms.levels)
+
+    def save(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {name: _plain(value) for name, value in asdict(self).items() if name != "path"}
+        sealed = {"course": content, "sha256": digest_of(content)}
+        write_atomically(self.path, json.dumps(sealed, indent=2) + "\n")
+
+    def beside(self, weighed: Weighed) -> tuple[Weighed, str]:
+        """A verdict at its own level, after the looks, and what is to be said of these; as it was,
+        and nothing, where nothing was compared. It stands only where the last look gave it too: it
+        was looked at more than once."""
+        if weighed.interval is None or not self.looks:
+            return weighed, ""
+        last, terms, verdict = self.looks[-1], self.terms, weighed.verdict
+        interval = numbers.interval(last.low, last.high, weighed.digits, signed=True)
+        within = f"{interval}, " if interval else ""
+        said = (
+            f"settle looked {counted(len(self.looks), 'time')}, of {len(terms.levels)} at most; its "
+            f"own verdict: {last.verdict} at look {len(self.looks)} ({100 * last.level:.6g} %, {within}"
+            f"margin {terms.margin:g})"
+        )
+        name = verdict.name
+        if name != last.verdict:
+            said += f"; at 95 % and with the spec's replicates it alone were {name}"
+            name = "inconclusive"
+        verdict = replace(verdict, name=name, reason=f"{said}; {verdict.reason}")
+        return replace(weighed, verdict=verdict), said
+
+
+def courses(root: Path, row: str) -> Iterator[Course]:
+    """Those on a volume that have the row's name, whatever else it was when they began.
+
+    Raises:
+        InputError: a file was changed.
+    """
+    ending = "-0123456789abcdef.json"
+    for path in sorted((root / FOLDER).glob("*.json")):
+        if path.name[: -len(ending)] != row:
+            continue
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            content = stored["course"]
+            is_whole = stored["sha256"] == digest_of(content)
+        except (ValueError, KeyError, TypeError):
+            is_whole = False
+        if not is_whole:
+            raise InputError(
+                f"{path} is not what harness settle wrote",
+                "Its terms are fixed before anything is bought. Put it back, or move it away to begin "
+                "anew.",
+            )
+        terms = Terms(**{**content["terms"], "levels": tuple(content["terms"]["levels"])})
+        begun = Begun(**content["begun"]) if "begun" in content else None
+        yield Course(terms, path, begun, content["owned"], [_look(of) for of in content["looks"]])
+
+
+def of_row(loaded: LoadedRow, plan: RowPlan | None) -> dict[str, Course]:
+    """Metric -> the course that was begun for it and the row, where its plan stands; also one of the
+    row's name of which it is not known whether it is of the row as it stands.
+
+    Raises:
+        InputError: a file was changed.
+    """
+    planner = plan.stages[0].planner if plan is not None and plan.stages else None
+    found = list(courses(planner.store.root, loaded.row.row)) if planner is not None else []
+    if planner is None or not found:
+        return {}
+    document = document_of(planner.plan(bare(loaded)))
+    known = [of for of in found if of.begun is None or of.terms.document == document]
+    return {course.terms.metric: course for course in known}
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _look(stored: dict[str, Any]) -> Look:
+    def whole(counts: list[int]) -> tuple[int, ...]:
+        # Written before there were bridging prompts among them.
+        return (*counts, *[0] * (len(KINDS) + 1 - len(counts)))
+
+    after = stored["next"]
+    return Look(
+        **{**stored, "counts": whole(stored["counts"]), "next": whole(after) if after else None}
+    )

@@ -68,7 +68,7 @@ def table_file() -> Path:
     """Where prices stand: the file that HARNESS_PRICES names, else specs/prices.yaml of this folder, or
     else of the checkout."""
     named = os.environ.get("HARNESS_PRICES")
-    if named or FILE.exists():
+    if named or os.path.lexists(FILE):
         return Path(named or FILE)
     return root() / FILE
 
@@ -77,16 +77,22 @@ def load(path: Path | None = None) -> Prices:
     """The table at `path`, else of `table_file`; empty where neither is named and there is none.
 
     Raises:
-        InputError: a file that was named is not there, or is no table of prices.
+        InputError: a file that was named is not there, a link leads nowhere, or what is there is no
+            table of prices.
     """
     is_named = bool(path or os.environ.get("HARNESS_PRICES"))
     path = path or table_file()
     if not os.path.exists(path):
+        if os.path.islink(path):
+            raise InputError(f"the table of prices {path} is a link that leads nowhere")
         if not is_named:
             return Prices("", {})
         raise InputError(f"the table of prices {path} is not there")
+    if not os.path.isfile(path):
+        # A pipe would be waited for.
+        raise InputError(f"the table of prices {path} is no regular file", WANTED)
     faults: list[Fault] = []
-    tree = parse(path, faults)
+    tree = parse(path, faults, "a table of prices")
     if tree is None or faults:
         reasons = "; ".join(map(str, faults))
         raise InputError(f"the table of prices {path} cannot be read: {reasons}", WANTED)

@@ -109,6 +109,11 @@ class FileText(Spec):
     path: Annotated[str, Field(json_schema_extra=NOT_KEY)]
     text: str
 
+    @property
+    def name(self) -> str:
+        """Without folders: they are relative to whichever file of several names it."""
+        return Path(self.path).name
+
 
 TextFile = Annotated[
     FileText,

@@ -89,8 +89,8 @@ class Node:
         return node, mark
 
 
-def parse(path: Path, faults: list[Fault]) -> Node | None:
-    """Read one YAML file; what is wrong with it is added to `faults`."""
+def parse(path: Path, faults: list[Fault], what: str = "a spec") -> Node | None:
+    """Read one YAML file, which is `what`; what is wrong with it is added to `faults`."""
     text = _read(path, faults)
     if text is None:
         return None
@@ -116,7 +116,7 @@ def parse(path: Path, faults: list[Fault]) -> Node | None:
         loader.dispose()
     if node is None or not isinstance(node.value, dict):
         place = node.mark if node else Mark(path)
-        faults.append(Fault(place, "a spec is a mapping of keys to values; this file holds none"))
+        faults.append(Fault(place, f"{what} is a mapping of keys to values; this file holds none"))
         return None
     return node
 

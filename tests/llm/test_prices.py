@@ -1,5 +1,6 @@
 """Prices of calls, what a plan says they come to, and a budget in dollars."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,7 @@ def test_the_table_that_is_shipped_can_be_read() -> None:
         ("dated: 2026-01-01\nsource: x\nmodels: {m: {prompt: 1}}", "models.m.completion"),
         ("a: [", "cannot be read"),
         ("- 1", "prices.yaml"),
-        ("", "prices.yaml"),
+        ("", "prices.yaml:1:1: a table of prices is a mapping"),
         ("dated: 2026-02-30", r"prices.yaml:1:8: .*'2026-02-30' is not what its tag says"),
         ("dated: 2026-02-20 25:61:61", "prices.yaml:1:8: .*is not what its tag says"),
         ("dated: 1" + ":00" * 400 + ".5", "prices.yaml:1:8: .*is not what its tag says"),
@@ -102,6 +103,22 @@ def test_a_table_that_was_named_and_is_not_there_is_an_error(
 ) -> None:
     monkeypatch.setenv("HARNESS_PRICES", str(tmp_path / "none.yaml"))
     with pytest.raises(InputError, match="is not there"):
+        prices.load()
+
+
+def test_a_pipe_and_a_link_that_leads_nowhere_are_refused_in_the_place_of_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HARNESS_PRICES", raising=False)
+    place = tmp_path / "specs" / "prices.yaml"
+    place.parent.mkdir()
+    place.symlink_to("none.yaml")
+    with pytest.raises(InputError, match=r"specs/prices\.yaml is a link that leads nowhere"):
+        prices.load()
+    place.unlink()
+    os.mkfifo(place)
+    with pytest.raises(InputError, match=r"specs/prices\.yaml is no regular file"):
         prices.load()
 
 

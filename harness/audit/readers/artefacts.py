@@ -216,7 +216,12 @@ def _result(artefact: _Artefact) -> Result:
         check_files(artefact.folder, artefact.files)
     except HarnessError as e:
         result.mismatch(e.message, {"artefact": str(artefact.folder)})
-    except (KeyError, TypeError, OSError) as e:
+    except (KeyError, TypeError):
+        result.notes.append(
+            "its files could not be held against the manifest: what stands there under `files` is not "
+            "a size and a sha256 for each"
+        )
+    except OSError as e:
         result.notes.append(f"its files could not be held against the manifest: {e}")
     return result
 

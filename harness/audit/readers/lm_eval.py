@@ -11,6 +11,7 @@ from harness.audit.checks.judged import NO_BOUNDS
 from harness.audit.model import (
     EXAMPLES,
     MOST_DIGITS,
+    UNFORESEEN,
     Reader,
     Result,
     agreeing_digits,
@@ -76,6 +77,9 @@ def find(source: AuditSource) -> list[Result]:
         except Unreadable as e:
             if path.name.lower().startswith("results"):
                 source.skip(path, str(e))
+            continue
+        except UNFORESEEN:
+            source.skip(path, "it has values of other types than lm-eval writes there")
             continue
         find_samples(run, source.files, results)
         runs.append((guarded_result(path, KIND, partial(_audit, run, source)), run))

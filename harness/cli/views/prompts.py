@@ -59,7 +59,7 @@ def show_prompts(console: Console, loaded: LoadedRow, planner: Planner) -> None:
     row = loaded.row
     used = _templates(row)
     if not used:
-        raise InputError(f"row {row.row} has no template", "It neither trains nor answers.")
+        raise InputError(f"row {row.row} has no template", _why_none(row))
     example = _example(loaded, planner)
     tokenizer, why = _tokenizer(row, planner)
     console.print(Text(plain(f"row {row.row}"), style="bold"))
@@ -77,6 +77,14 @@ def show_prompts(console: Console, loaded: LoadedRow, planner: Planner) -> None:
                 style="yellow",
             )
         )
+
+
+def _why_none(row: Row) -> str:
+    if row.answer is None:
+        return "It neither trains nor answers."
+    if row.answer.engine.constant is not None or row.answer.engine.given_outputs is not None:
+        return "Its answers are given, so no model is asked."
+    return "Its answers come from an endpoint, which puts the prompts into a template of its own."
 
 
 def _templates(row: Row) -> list[tuple[str, Template]]:

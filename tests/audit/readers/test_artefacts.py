@@ -141,6 +141,16 @@ def test_a_manifest_of_any_content_ends_in_a_result(tmp_path: Path, odd: dict[st
         json.dumps(result.to_dict(), allow_nan=False)
 
 
+@pytest.mark.parametrize("record", [3, {}, None])
+def test_files_of_the_wrong_type_are_told_in_a_sentence(tmp_path: Path, record: Any) -> None:
+    path = volume(tmp_path, rows_of(n=30), files={"annotations.json": record})
+    [note] = [n for result in audit(path) for n in result.notes if "could not be held" in n]
+    assert note == (
+        "its files could not be held against the manifest: what stands there under `files` is not a "
+        "size and a sha256 for each"
+    )
+
+
 def test_a_manifest_of_something_else_is_left_alone(tmp_path: Path) -> None:
     folder = tmp_path / "app"
     folder.mkdir()

@@ -319,6 +319,16 @@ def test_damaged_results_are_passed_by(tmp_path: Path, value: Any) -> None:
         audit_paths([tmp_path])
 
 
+def test_values_of_another_type_are_told_in_a_sentence(tmp_path: Path) -> None:
+    write_run(tmp_path, {"arc_challenge": 30})
+    path = next(tmp_path.glob("results_*"))
+    value = json.loads(path.read_text())
+    value["configs"]["arc_challenge"]["metric_list"][0]["aggregation"] = []
+    path.write_text(json.dumps(value))
+    with pytest.raises(InputError, match="it has values of other types than lm-eval writes there"):
+        audit_paths([tmp_path])
+
+
 def test_damaged_questions_leave_the_rest(tmp_path: Path) -> None:
     write_run(tmp_path, {"arc_challenge": 1172})
     samples = next(tmp_path.glob("samples_*"))

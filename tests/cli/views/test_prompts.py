@@ -19,7 +19,7 @@ from harness.cli.views import prompts
 from harness.llm.prices import load as load_prices
 from harness.row.load import load_rows
 from harness.run.plan import Planner
-from tests.helpers import evaluation, write_row
+from tests.helpers import command, evaluation, write_row
 
 EXAMPLE = {"instruction": "Why [red]rain[/]?\x1b[2J", "input": "", "output": "So."}
 
@@ -123,7 +123,28 @@ def test_a_row_without_a_template_and_a_row_that_is_not_there_are_refused(tmp_pa
     spec = write_row(tmp_path, template=None, train=None)
     result = CliRunner().invoke(main, ["show", str(spec), "--prompt", "--volume", str(tmp_path)])
     assert result.exit_code == 2
-    assert "has no template" in result.stderr
+    assert "has no template\nIt neither trains nor answers." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        (
+            {"kind": "endpoint", "endpoint": {"model": "m", "simulated": {}}},
+            "come from an endpoint",
+        ),
+        ({"kind": "null"}, "are given"),
+    ],
+)
+def test_a_row_that_answers_without_a_template_is_told_why_it_has_none(
+    tmp_path: Path, engine: dict[str, Any], why: str
+) -> None:
+    parts = evaluation(tmp_path)
+    parts["answer"]["engine"] = engine
+    spec = write_row(tmp_path, template=None, train=None, gen=None, model=None, eval=parts)
+    result = command("show", spec, "--prompt", "--volume", tmp_path)
+    assert result.exit_code == 2
+    assert f"Its answers {why}" in result.stderr
 
 
 def test_the_core_loads_no_transformers_for_it_before_it_is_asked() -> None:

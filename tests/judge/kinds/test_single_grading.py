@@ -162,8 +162,10 @@ def test_replies_of_another_form_are_counted_apart_among_the_unjudged(tmp_path: 
 def test_no_grade_at_all_is_an_error_that_shows_the_first_reply(tmp_path: Path) -> None:
     with pytest.raises(
         HarnessError, match="none of the judge's 5 replies holds a grade from 1 to 10"
-    ):
-        judged(tmp_path, dict.fromkeys(GRADES, "No."))
+    ) as told:
+        judged(tmp_path, dict.fromkeys(GRADES, "No." * 1000))
+    assert len(told.value.message) < 320
+    assert re.search(r"; does [\w.-]+ \(eval\.judge\.prompt\) ask for one\?", told.value.hint)
 
 
 def test_a_replay_and_a_resumed_run_give_the_same_files_and_ask_nothing(tmp_path: Path) -> None:

@@ -138,7 +138,8 @@ class GradingAsker(PairAsker[Grades, GradingBias]):
         scale = f"{self.judge.lowest:g} to {self.judge.highest:g}"
         return (
             f"for none of the {pairs} prompts could both gradings be read; the first reply",
-            f"does {self.judge.prompt.path} ask for two scores from {scale} on the first line?",
+            f"does {self.judge.prompt.name} (eval.judge.prompt) ask for two scores from {scale} on the "
+            "first line?",
         )
 
     def position_bias(self, pairs: Sequence[Pair], rows: Sequence[Grades]) -> GradingBias:

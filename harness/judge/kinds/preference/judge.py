@@ -118,7 +118,7 @@ class PreferenceAsker(PairAsker[PreferenceAnnotation, PositionBias]):
     def nothing_read(self, pairs: int) -> tuple[str, str]:
         return (
             f"none of the judge's {pairs} replies begins with a, b or tie; the first",
-            f"does the prompt {self.judge.prompt.path} ask for it?",
+            f"does {self.judge.prompt.name} (eval.judge.prompt) ask for it?",
         )
 
     def position_bias(

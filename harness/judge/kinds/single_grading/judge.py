@@ -109,7 +109,7 @@ def run(call: StageCall, judge: SingleGradingJudge) -> StageResult:
             call,
             f"none of the judge's {len(rows)} replies holds a grade from {LOWEST} to {HIGHEST} as "
             "[[8]]; the first",
-            f"does {judge.prompt.path} ask for one?",
+            f"does {judge.prompt.name} (eval.judge.prompt) ask for one?",
             replies[0].why or replies[0].text,
         )
     write_annotations(call, rows)

@@ -4,10 +4,11 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from harness import cli
 from harness.cli.views.terminal import show_checks
-from harness.common.hanging import print_hanging
+from harness.common.hanging import hanging, print_hanging
 from harness.run.doctor_check import Check
 
 LONG = " ".join(["[bold]word"] * 30)
@@ -60,3 +61,17 @@ def test_an_error_is_broken_between_words_at_a_terminal(monkeypatch: pytest.Monk
         lines = [line.rstrip() for line in stream.getvalue().splitlines()]
         assert lines[0].endswith("2 files cannot be had")
         assert (max(map(len, lines[1:])) <= 80) == stream.isatty()
+
+
+def test_what_stands_behind_a_line_break_hangs_too() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    text = (
+        "  no fetch brings this: start a server, or another,\nor first make it: harness run\n\nEnd."
+    )
+    assert hanging(console, Text(text), 4).plain.splitlines() == [
+        "  no fetch brings this: start a server,",
+        "    or another,",
+        "    or first make it: harness run",
+        "    ",
+        "    End.",
+    ]

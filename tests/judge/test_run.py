@@ -799,7 +799,7 @@ def test_a_probability_judge_keeps_the_packages_fractions(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("annotator", "said"),
     [
-        ("chatgtp", "no annotator 'chatgtp'\nit has chatgpt"),
+        ("chatgtp", "no annotator 'chatgtp'\nNear: chatgpt, chatgpt_fn; there are"),
     ],
 )
 def test_an_annotator_that_cannot_be_used_is_bad_input(

@@ -164,7 +164,8 @@ class Scorer(HFLM):  # type: ignore[misc]
         return [done[number] for number in range(len(requests))]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """The package's, in its own order and batches, a few batches at a time."""
+        """The package's, in its own order and batches; each batch is kept as it is made, since on a CPU
+        one can take a minute."""
         assert self.kept is not None
         path = self.kept.with_name(f"{self.kept.stem}.texts.jsonl")
         lengths = [len(self.tok_encode(request.args[0])) for request in requests]
@@ -173,7 +174,7 @@ class Scorer(HFLM):  # type: ignore[misc]
             for length, request in zip(lengths, requests, strict=True)
         ]
         done: dict[int, str] = dict(map(json.loads, whole_lines(path)))
-        steps = _generation_steps(requests, lengths, BATCHES_AT_ONCE * int(self.batch_size))
+        steps = _generation_steps(requests, lengths, int(self.batch_size))
         self.groups = len(requests)
         with path.open("a", encoding="ascii") as file:
             for step in steps:

@@ -45,8 +45,8 @@ def test_the_trained_smoke_row_beats_the_untrained_one_and_both_are_marked_simul
     assert list((tmp_path / "cache" / "libraries").rglob("fontlist*")), "no library kept anything"
     assert list((tmp_path / "cache" / "tokens").glob("*.npz"))
     rows = matrix(tmp_path, *specs)
-    assert float(rows["smoke-base"]["reproduced"]) < 10
-    assert float(rows["smoke-sft"]["reproduced"]) > 80
+    assert float(rows["smoke-base"]["ours"]) < 10
+    assert float(rows["smoke-sft"]["ours"]) > 80
     for row in rows.values():
         assert (row["judged"], row["expected"]) == ("100", "100")
         assert row["verdict"] == "simulated"
@@ -70,7 +70,7 @@ def test_real_inputs_fill_a_row_with_the_numbers_of_alpaca_evals_own_leaderboard
     (board,) = (tmp_path / "artefacts" / "judge").glob("*/leaderboard.csv")
     with board.open(newline="", encoding="utf-8") as file:
         (theirs,) = csv.DictReader(file)
-    assert float(row["reproduced"]) == float(theirs["win_rate"])
+    assert float(row["ours"]) == float(theirs["win_rate"])
     assert float(row["standard_error"]) == float(theirs["standard_error"])
     assert row["judged"] == theirs["n_total"] == row["expected"] == "40"
     manifest = json.loads((board.parent / "manifest.json").read_text(encoding="utf-8"))

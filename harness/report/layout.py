@@ -268,7 +268,7 @@ def study_sheet(name: str, layout: Layout, lines: Sequence[MatrixLine]) -> Sheet
 
 def _marks_of_all(lines: Sequence[MatrixLine]) -> str:
     """What makes ours simulated where it is the same for several results and all there are."""
-    reproduced = [line.cells for line in lines if line.cells.reproduced is not None]
+    reproduced = [line.cells for line in lines if line.cells.ours is not None]
     of_each = [marks(cells) for cells in reproduced]
     return of_each[0].strip(" ()") if len(of_each) > 1 and len(set(of_each)) == 1 else ""
 
@@ -355,7 +355,7 @@ def _result(line: MatrixLine | None, notes: Notes, marked: bool, verdict: bool =
         return Cell("")
     suffix = ""
     if verdict:
-        words = [line.cells.verdict] if line.cells.reproduced is not None else []
+        words = [line.cells.verdict] if line.cells.ours is not None else []
         suffix = "".join(f", {word}" for word in (*words, *line.finding_kinds))
     numbers = notes.add([*_unjudged(line), *notes_of(line)])
     if verdict:

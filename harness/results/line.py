@@ -13,7 +13,7 @@ from harness.row.row import Row
 from harness.run.plan import RowPlan
 
 HEADINGS = (
-    "row", "varied", "metric", "reported", "reproduced", "95 % interval", "over", "replicates",
+    "row", "varied", "metric", "reported", "ours", "95 % interval", "over", "replicates",
     "verdict", "notes", "cost", "environment", "artefacts",
 )  # fmt: skip
 DOES_NOT = "does not hold"
@@ -35,7 +35,7 @@ class Cells:
     reported_se: float | None
     reported_judged: int | None
     reported_expected: int | None
-    reproduced: float | None
+    ours: float | None
     standard_error: float | None
     judged: int | None
     expected: int | None
@@ -155,9 +155,9 @@ def display(line: MatrixLine) -> list[str]:
         replicates += f"{seeds}, sd {line.number(c.replicate_sd)}"
     elif c.measure.is_loss and c.replicates == 1 and c.steps is not None:
         replicates += f", {ONE_SEED}"
-    reproduced = line.number(c.reproduced) + line.error(c.standard_error)
-    if reproduced:
-        reproduced += marks(c)
+    ours = line.number(c.ours) + line.error(c.standard_error)
+    if ours:
+        ours += marks(c)
     verdict = c.verdict
     if c.verdict_reason and c.verdict != "simulated":
         verdict += f": {c.verdict_reason}"
@@ -168,7 +168,7 @@ def display(line: MatrixLine) -> list[str]:
         *(f"finding: {kind}" for kind in line.finding_kinds),
     ]
     return [
-        c.row, c.varied, c.metric, reported(line), reproduced, interval(line), over(line),
+        c.row, c.varied, c.metric, reported(line), ours, interval(line), over(line),
         replicates, verdict, "; ".join(filter(None, notes)), _cost(c), c.env_environment,
         c.env_artefacts,
     ]  # fmt: skip
@@ -227,11 +227,11 @@ def in_study(line: MatrixLine, marked: bool = True) -> str:
     if published and counts:
         published += f" ({counts})"
     published = published or (UNREPORTED if c.unreported else "not reported")
-    if c.reproduced is None:
+    if c.ours is None:
         return f"{published} → {c.verdict}"
     counts = over(line) if c.expected is None else numbers.out_of(c.judged, c.expected, "/")
-    reproduced = line.number(c.reproduced) + marks(c) * marked
-    return " ".join(filter(None, (published, "→", reproduced, interval(line), counts)))
+    ours = line.number(c.ours) + marks(c) * marked
+    return " ".join(filter(None, (published, "→", ours, interval(line), counts)))
 
 
 def _cost(c: Cells) -> str:

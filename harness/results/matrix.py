@@ -172,7 +172,7 @@ def _line(
     simulated += [losses.SCALED_DOWN] * (row.scale == "tiny")
     reported = row.reported.get(metric)
     pooled = pool(scores) if scores else None
-    reproduced = pooled or MetricValue()
+    ours = pooled or MetricValue()
     weighed, looks = assess(row, metric, planned, plan), ""
     if settled is not None:
         weighed, looks = settled.beside(weighed)
@@ -204,12 +204,12 @@ def _line(
         reported_se=reported.standard_error if reported else None,
         reported_judged=reported.judged if reported else None,
         reported_expected=reported.expected if reported else None,
-        reproduced=reproduced.value,
-        standard_error=reproduced.standard_error,
-        judged=reproduced.judged,
-        expected=reproduced.expected,
-        lower_bound=reproduced.lower_bound,
-        upper_bound=reproduced.upper_bound,
+        ours=ours.value,
+        standard_error=ours.standard_error,
+        judged=ours.judged,
+        expected=ours.expected,
+        lower_bound=ours.lower_bound,
+        upper_bound=ours.upper_bound,
         lowest=scale[0] if scale else None,
         highest=scale[1] if scale else None,
         examples=counts.examples,
@@ -322,7 +322,7 @@ def _source(row: Row) -> str:
 
 EXPLANATION = (
     "Win rates in percent, ± one standard error over prompts. Task scores are in percent too, over "
-    "questions; rubric scores in the rubric's points. 95 % interval: of the reproduced value, over "
+    "questions; rubric scores in the rubric's points. 95 % interval: of our number, over "
     "prompts and replicates, what went unjudged apart. Over: prompts judged of those "
     "expected, summed over replicates. Cost: calls to teacher and judge, prompt + completion tokens, "
     "dollars where prices are known, seconds of wall time."
@@ -346,7 +346,7 @@ def lowest(lines: Sequence[MatrixLine]) -> list[str]:
     groups: dict[tuple[object, ...], dict[tuple[str, ...], Cells]] = {}
     for line in lines:
         c = line.cells
-        if line.held_out and c.metric == losses.BITS and c.reproduced is not None:
+        if line.held_out and c.metric == losses.BITS and c.ours is not None:
             measured = [s for s in losses.stages_that_give(line.plan, c.metric) if s.artefact]
             group = groups.setdefault((c.table, line.held_out, c.examples, c.bytes), {})
             group.setdefault(tuple(s.key for s in measured), c)
@@ -354,21 +354,19 @@ def lowest(lines: Sequence[MatrixLine]) -> list[str]:
 
 
 def _lowest(same: list[Cells]) -> str:
-    ranked = sorted(same, key=lambda c: (c.reproduced or 0.0, c.row))
+    ranked = sorted(same, key=lambda c: (c.ours or 0.0, c.row))
     best = ranked[0]
     # As they are shown: what no reader sees to differ is not ranked.
-    equal = [c for c in ranked if f"{c.reproduced:.4f}" == f"{best.reproduced:.4f}"]
+    equal = [c for c in ranked if f"{c.ours:.4f}" == f"{best.ours:.4f}"]
     if len(equal) == 1:
-        first = f"{best.row} has the fewest bits per byte, {best.reproduced:.4f}{marks(best)}"
+        first = f"{best.row} has the fewest bits per byte, {best.ours:.4f}{marks(best)}"
     else:
         names = [f"{c.row}{marks(c)}" for c in equal]
         first = (
             f"{', '.join(names[:-1])} and {names[-1]} have the fewest bits per byte, the same "
-            f"{best.reproduced:.4f}"
+            f"{best.ours:.4f}"
         )
-    following = [
-        f"; next is {c.row} with {c.reproduced:.4f}{marks(c)}" for c in ranked[len(equal) :][:1]
-    ]
+    following = [f"; next is {c.row} with {c.ours:.4f}{marks(c)}" for c in ranked[len(equal) :][:1]]
     steps = sorted({c.steps for c in same if c.steps is not None})
     after = ""
     if steps:

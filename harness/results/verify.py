@@ -123,7 +123,7 @@ def sentences(line: MatrixLine) -> list[tuple[str, str]]:
     reported = line.row.reported.get(line.cells.metric)
     parts = [
         ("reported", _reported(line)),
-        ("ours", _reproduced(line)),
+        ("ours", _ours(line)),
         ("judges", _judges(line)),
         ("their answers", _against(line)),
         ("bridge", _bridge(line)),
@@ -238,11 +238,11 @@ def _own_error(line: MatrixLine) -> float:
     return ((c.interval_high or 0.0) - (c.interval_low or 0.0)) / 2 / t_quantile(math.inf)
 
 
-def _reproduced(line: MatrixLine) -> str:
+def _ours(line: MatrixLine) -> str:
     c, weighed = line.cells, line.weighed
-    if weighed.evidence is None or c.reproduced is None:
+    if weighed.evidence is None or c.ours is None:
         return f"nothing yet{': ' if c.verdict_reason else ''}{c.verdict_reason}"
-    text = weighed.number(c.reproduced)
+    text = weighed.number(c.ours)
     if c.standard_error is not None:
         each = ", each run" if len(weighed.evidence.runs) > 1 else ""
         error = numbers.error(c.standard_error, weighed.digits)
@@ -411,10 +411,10 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
             "standard_error_used": weighed.reported_error if weighed.reported_span else None,
             "standard_error_from": weighed.reported_error_from or None,
         },
-        "reproduced": None
+        "ours": None
         if evidence is None
         else {
-            "value": c.reproduced,
+            "value": c.ours,
             "standard_error": c.standard_error,
             "low": verdict.reproduced_low,
             "high": verdict.reproduced_high,

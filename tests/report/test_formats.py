@@ -65,7 +65,7 @@ def test_negative_numbers_stay_numbers_in_full_precision(
     make(volume, spec, executor=scored({**SCORE, "value": -1 / 3}))
     (record,) = csv.DictReader(io.StringIO(to_csv(lines(volume, spec))))
     assert record["reported"] == "0.1"
-    assert float(record["reproduced"]) == -1 / 3
+    assert float(record["ours"]) == -1 / 3
     assert record["reported_se"] == ""
 
 

@@ -47,7 +47,7 @@ def test_a_row_that_did_not_run_stands_in_the_matrix_with_its_reported_number(
     )  # fmt: skip
     found = cells(volume, spec)
     assert found["verdict"] == "not run"
-    assert found["reproduced"] is None
+    assert found["ours"] is None
     assert found["calls"] is None
     assert found["source"] == "paper.pdf, Table 2, line 3"
     (line,) = lines(volume, spec)
@@ -70,7 +70,7 @@ def test_a_row_that_ran_shows_score_counts_replicates_verdict_cost_and_keys(
     (line,) = lines(volume, spec)
     seen = shown(line)
     assert seen["varied"] == "k=3; training=full SFT"
-    assert seen["reproduced"] == "40.00 ± 0.50 (random weights)"
+    assert seen["ours"] == "40.00 ± 0.50 (random weights)"
     assert seen["over"] == "3/3"
     assert seen["replicates"] == "1/1"
     assert seen["cost"].startswith("4 calls, 60 + 8 tokens, ")
@@ -94,7 +94,7 @@ def test_replicates_are_pooled_and_those_not_run_yet_are_counted(
     make(volume, spec, executor=scored(SCORE, {**SCORE, "value": 44.0}))
     (line,) = lines(volume, spec)
     assert shown(line)["replicates"] == "2/2, sd 2.83"
-    assert shown(line)["reproduced"].startswith("42.00 ± 2.00")
+    assert shown(line)["ours"].startswith("42.00 ± 2.00")
     assert shown(line)["over"] == "6/6"
     more = row(replicates={"judge": 3})
     (line,) = lines(volume, more)
@@ -110,7 +110,7 @@ def test_a_simulated_teacher_marks_every_number_that_comes_of_its_data(
     assert found["verdict"] == "simulated"
     assert found["simulated"] == "teacher"
     (line,) = lines(volume, spec)
-    assert shown(line)["reproduced"] == "40.00 ± 2.00 (simulated, random weights)"
+    assert shown(line)["ours"] == "40.00 ± 2.00 (simulated, random weights)"
     assert "say nothing about any real model" in to_markdown([line], "T")
     assert "simulated" in to_csv([line])
 
@@ -120,7 +120,7 @@ def test_a_real_number_carries_no_mark(row: Callable[..., Path], volume: Path) -
     snapshot(spec.parent / "model")
     make(volume, spec, executor=scored(SCORE))
     (line,) = lines(volume, spec)
-    assert shown(line)["reproduced"] == "40.00 ± 2.00"
+    assert shown(line)["ours"] == "40.00 ± 2.00"
     assert "simulated" not in to_markdown([line], "T")
 
 
@@ -201,7 +201,7 @@ def test_a_row_judged_by_its_loss_shows_the_judges_and_not_the_trainings(
     assert [line.cells.metric for line in lines(volume, spec)] == names  # not run yet
     make(volume, spec, executor=InstantExecutor(outcome))
     found = {line.cells.metric: shown(line) for line in lines(volume, spec)}
-    assert found["held_out_loss"]["reproduced"] == "2.0000 ± 0.1000 (random weights)"
+    assert found["held_out_loss"]["ours"] == "2.0000 ± 0.1000 (random weights)"
     assert found["held_out_loss"]["over"] == "4/5 examples: 4 held-out examples, 60 tokens"
     told = command("verify", spec, "--volume", volume, "--executor", "local").output
     assert "± 0.1000 over examples" in told
@@ -229,7 +229,7 @@ def test_a_metric_of_one_prompt_set_is_no_percentage_where_the_whole_one_is_none
     make(volume, spec, executor=InstantExecutor(outcome))
     found = {line.cells.metric: line for line in lines(volume, spec)}
     assert found[metric].cells.verdict == "not comparable"
-    assert shown(found[metric])["reproduced"].startswith(words)
+    assert shown(found[metric])["ours"].startswith(words)
 
 
 def test_a_set_of_which_nothing_was_judged_has_no_number(
@@ -244,8 +244,8 @@ def test_a_set_of_which_nothing_was_judged_has_no_number(
     spec = row()
     make(volume, spec, executor=InstantExecutor(outcome))
     found = {line.cells.metric: shown(line) for line in lines(volume, spec)}
-    assert found["win_rate/koala"]["reproduced"] == ""
-    assert found["win_rate"]["reproduced"].startswith("40.00")
+    assert found["win_rate/koala"]["ours"] == ""
+    assert found["win_rate"]["ours"].startswith("40.00")
 
 
 def test_running_a_models_own_code_is_a_deviation(row: Callable[..., Path], volume: Path) -> None:
@@ -266,7 +266,7 @@ def test_results_of_the_first_environment_that_has_some_are_shown(
     assert line.cells.env_environment == "local"
     make(volume, spec, executor=scored({**SCORE, "value": 90.0}), kind="docker")
     (line,) = lines_of(loaded, both)
-    assert line.cells.reproduced == 90.0
+    assert line.cells.ours == 90.0
     assert line.cells.env_environment.startswith("eval-")
 
 
@@ -295,7 +295,7 @@ def test_the_manifest_says_what_the_table_says(row: Callable[..., Path], volume:
     make(volume, spec, executor=scored(SCORE, simulated="gen"))
     (manifest,) = (volume / "artefacts" / "judge").glob("*/manifest.json")
     written = json.loads(manifest.read_text())
-    assert written["metrics"]["win_rate"]["value"] == cells(volume, spec)["reproduced"]
+    assert written["metrics"]["win_rate"]["value"] == cells(volume, spec)["ours"]
     assert written["simulated"] == ["teacher"]
     assert written["random_weights"] is True
 
@@ -307,7 +307,7 @@ def test_a_row_that_trains_and_is_not_judged_shows_its_held_out_losses_and_over_
     make(volume, spec, executor=trained(HELD_OUT))
     found = by_metric(volume, spec)
     assert list(found) == ["held_out_loss", "bits_per_byte"]
-    assert found["held_out_loss"]["reproduced"] == "2.5000 (random weights)"
+    assert found["held_out_loss"]["ours"] == "2.5000 (random weights)"
     assert found["held_out_loss"]["over"] == "12 held-out examples, 1,500 tokens"
     assert found["bits_per_byte"]["over"] == "12 held-out examples, 4,500 bytes"
     assert found["bits_per_byte"]["replicates"] == "1/1, one training seed"
@@ -323,7 +323,7 @@ def test_the_losses_of_several_training_seeds_are_their_mean_and_the_spread_betw
     spec = row(eval=None, train=VALIDATED, replicates={"train_seeds": [1, 2]})
     make(volume, spec, executor=trained(scaled(1), scaled(1.2)))
     found = by_metric(volume, spec)["held_out_loss"]
-    assert found["reproduced"] == "2.7500 (random weights)"
+    assert found["ours"] == "2.7500 (random weights)"
     assert found["replicates"] == "2/2 training seeds, sd 0.3536"
     assert found["over"] == "12 held-out examples, 1,500 tokens"
     more = row(eval=None, train=VALIDATED, replicates={"train_seeds": [1, 3]})
@@ -337,7 +337,7 @@ def test_a_training_that_did_not_run_stands_as_not_run(
     found = by_metric(volume, spec)
     assert [line["verdict"] for line in found.values()] == ["not run", "not run"]
     assert found["bits_per_byte"]["replicates"] == "0/1"
-    assert (found["bits_per_byte"]["reproduced"], found["bits_per_byte"]["over"]) == ("", "")
+    assert (found["bits_per_byte"]["ours"], found["bits_per_byte"]["over"]) == ("", "")
 
 
 def test_the_training_loss_stands_alone_where_nothing_was_held_out(
@@ -347,7 +347,7 @@ def test_the_training_loss_stands_alone_where_nothing_was_held_out(
     make(volume, spec, executor=trained({"train_loss": {"value": 1.5}}))
     found = by_metric(volume, spec)
     assert list(found) == ["train_loss"]
-    assert found["train_loss"]["reproduced"] == "1.5000 (random weights)"
+    assert found["train_loss"]["ours"] == "1.5000 (random weights)"
     assert found["train_loss"]["over"] == "the last of 60 steps"
 
 
@@ -357,7 +357,7 @@ def test_a_training_on_simulated_data_is_marked_and_gets_no_other_verdict(
     spec = row(eval=None, train=VALIDATED, reported={"held_out_loss": {"value": 2.5}})
     make(volume, spec, executor=trained(HELD_OUT, simulated=True))
     found = by_metric(volume, spec)["held_out_loss"]
-    assert found["reproduced"] == "2.5000 (simulated, random weights)"
+    assert found["ours"] == "2.5000 (simulated, random weights)"
     assert found["verdict"] == "simulated"
 
 
@@ -472,7 +472,7 @@ def test_a_cell_that_the_study_leaves_empty_is_unreported_and_one_without_a_cell
     first, second = lines(volume, empty, without)
     assert (shown(first)["reported"], shown(second)["reported"]) == ("unreported", "")
     assert (first.cells.reported, first.cells.unreported) == (None, "yes")
-    assert first.cells.reproduced == 40.0
+    assert first.cells.ours == 40.0
     assert first.cells.verdict == "not comparable"
 
 

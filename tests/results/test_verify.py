@@ -149,8 +149,8 @@ def test_the_spread_is_split_into_the_choice_of_prompts_training_and_judging(
     assert "6 runs (3 trainings, 2 judgings of each)" in text
     assert ", each run ± " in text
     (metric,) = told(tmp_path, spec)["metrics"]
-    assert metric["reproduced"]["trainings"] == 3
-    assert metric["reproduced"]["judgings"] == 6
+    assert metric["ours"]["trainings"] == 3
+    assert metric["ours"]["judgings"] == 6
     parts = metric["variance"]
     assert parts["prompts_judged_in_every_run"] == 1000
     # Scores of 40, 42 and 44 %.
@@ -181,7 +181,7 @@ def test_a_row_that_did_not_run_exits_4(tmp_path: Path) -> None:
     assert result.exit_code == 4
     assert "one win_rate: not run" in result.output
     assert f"harness run {spec}" in result.output
-    assert told(tmp_path, spec)["metrics"][0]["reproduced"] is None
+    assert told(tmp_path, spec)["metrics"][0]["ours"] is None
 
 
 def test_a_simulated_row_is_only_ever_simulated(tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_a_simulated_row_is_only_ever_simulated(tmp_path: Path) -> None:
     result = verify(tmp_path, spec)
     assert result.exit_code == 4
     assert "one win_rate: simulated" in result.output
-    assert told(tmp_path, spec)["metrics"][0]["reproduced"]["simulated"] == "judge"
+    assert told(tmp_path, spec)["metrics"][0]["ours"]["simulated"] == "judge"
 
 
 def test_the_worst_of_several_metrics_decides_the_exit_code(tmp_path: Path) -> None:

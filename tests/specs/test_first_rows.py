@@ -99,7 +99,7 @@ def test_a_first_row_runs_from_an_empty_volume_and_gets_a_real_number_and_a_verd
         str(ASKED),
         str(ASKED),
     )
-    assert float(cells["reproduced"]) % (100 / ASKED) == 0
+    assert float(cells["ours"]) % (100 / ASKED) == 0
     assert cells["simulated"] == ""
     assert f"only the first {ASKED} of the {3 * ASKED} questions" in cells["deviations"]
     verified = harness(env, "verify", spec, *volume)
@@ -235,7 +235,7 @@ def test_the_trained_rows_run_from_addresses_and_lower_the_held_out_loss(
     table = harness(env, "table", *rows, *volume, "--format", "csv")
     lines = csv.DictReader(table.stdout.splitlines())
     losses = {
-        line["row"].removeprefix("first-rows-"): float(line["reproduced"])
+        line["row"].removeprefix("first-rows-"): float(line["ours"])
         for line in lines
         if line["metric"] == "held_out_loss"
     }

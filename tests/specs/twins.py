@@ -157,7 +157,7 @@ def unfilled(rows: Sequence[LoadedRow], planner: Planner) -> list[str]:
         for line in lines:
             cells = line.cells
             name = f"{loaded.row.row} {cells.metric or 'without a metric'}"
-            if cells.reproduced is None or not (cells.expected or cells.examples):
+            if cells.ours is None or not (cells.expected or cells.examples):
                 wrong.append(f"{name}: not filled")
             elif cells.verdict != "simulated":
                 wrong.append(f"{name}: {cells.verdict}")

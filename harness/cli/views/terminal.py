@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 CARD = "card.json"
 TABLE_HEADINGS = (
-    "row", "varied", "metric", "reported", "reproduced", "95 % interval", "over", "replicates",
+    "row", "varied", "metric", "reported", "ours", "95 % interval", "over", "replicates",
     "verdict",
 )  # fmt: skip
 WIDE = 130

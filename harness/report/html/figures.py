@@ -49,7 +49,7 @@ def number_line(line: MatrixLine) -> NumberLine:
     c = line.cells
     terms = None if line.weighed.is_simulated else line.weighed.in_their_terms
     return NumberLine(
-        _finite(c.reported), _finite(c.reported_se), margin(line), _finite(c.reproduced),
+        _finite(c.reported), _finite(c.reported_se), margin(line), _finite(c.ours),
         _finite(c.interval_low), _finite(c.interval_high), _finite(c.lower_bound),
         _finite(c.upper_bound), c.measure.is_percentage, _finite(c.published_rejudged),
         terms.percent if terms else None,
@@ -63,7 +63,7 @@ def _finite(value: float | None) -> float | None:
 def marks(line: MatrixLine) -> list[Html]:
     """What a number must never stand without."""
     c = line.cells
-    if c.reproduced is None:
+    if c.ours is None:
         return []
     return [
         tag("span", label, class_="mark" if label == RANDOM_WEIGHTS else "mark v-simulated")
@@ -89,9 +89,9 @@ def _reported(line: MatrixLine) -> str:
 
 def _reproduced(line: MatrixLine) -> str:
     c = line.cells
-    if c.reproduced is None:
+    if c.ours is None:
         return "Not run"
-    text = f"Here: {line.number(c.reproduced)}{' (simulated)' * bool(c.simulated)}"
+    text = f"Here: {line.number(c.ours)}{' (simulated)' * bool(c.simulated)}"
     spread = numbers.interval(c.interval_low, c.interval_high, c.measure.digits)
     if spread:
         text += f", 95 % interval {spread}"

@@ -60,7 +60,7 @@ def notice(lines: Sequence[MatrixLine]) -> Html | None:
 
 
 COLUMNS = (
-    ("Row", "text"), ("Metric", "text"), ("Reported", "n"), ("Reproduced", "n"),
+    ("Row", "text"), ("Metric", "text"), ("Reported", "n"), ("Ours", "n"),
     ("Compared", ""), ("Judged", "n"), ("Replicates", "n"), ("Verdict", "text"), ("Notes", "count"),
     ("Dollars", "n"), ("Time", "n"),
 )  # fmt: skip
@@ -128,7 +128,7 @@ def _filters(lines: Sequence[MatrixLine]) -> Html:
 
 def _row(line: MatrixLine) -> Html:
     c = line.cells
-    wide = c.measure.is_percentage and (c.reported is not None or c.reproduced is not None)
+    wide = c.measure.is_percentage and (c.reported is not None or c.ours is not None)
     drawn = charts.small(figures.number_line(line), figures.tone(c.verdict)) if wide else None
     planned = c.replicates_planned
     usd, wall = c.usd, c.env_wall_seconds
@@ -141,7 +141,7 @@ def _row(line: MatrixLine) -> Html:
             scope="row", role="rowheader", data_label="Row", data_value=c.row),
         _cell("Metric", figures.metric(line), c.metric),
         _cell("Reported", _reported(line), c.reported, True),
-        _cell("Reproduced", _reproduced(line), c.reproduced, True),
+        _cell("Ours", _reproduced(line), c.ours, True),
         _cell("Compared", drawn, None),
         _cell("Judged", _judged(line), c.judged, True),
         _cell("Replicates", numbers.out_of(c.replicates, planned) if planned is not None else "",
@@ -182,11 +182,11 @@ def _reported(line: MatrixLine) -> list[Any]:
 
 def _reproduced(line: MatrixLine) -> list[Any]:
     c = line.cells
-    if c.reproduced is None:
+    if c.ours is None:
         return []
     spread = numbers.interval(c.interval_low, c.interval_high, c.measure.digits)
     spread = spread or line.error(c.standard_error).lstrip()
-    return [line.number(c.reproduced), _sub(spread), figures.marks(line)]
+    return [line.number(c.ours), _sub(spread), figures.marks(line)]
 
 
 def _judged(line: MatrixLine) -> list[Any]:

@@ -121,7 +121,7 @@ def _digest(text: str) -> str:
 
 def _results_first(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
     """The rows with a number, then those without; either as the tables have them."""
-    reproduced = {line.cells.row for line in lines if line.cells.reproduced is not None}
+    reproduced = {line.cells.row for line in lines if line.cells.ours is not None}
     return sorted(lines, key=lambda line: line.cells.row not in reproduced)
 
 
@@ -151,9 +151,9 @@ def _headline(story: Story) -> list[Any]:
     parts: list[Any] = []
     for line in story.lines[:1]:
         c = line.cells
-        if c.reproduced is not None:
+        if c.ours is not None:
             metric = figures.metric(line)
-            parts.append(tag("span", f"{metric} ", tag("b", line.number(c.reproduced))))
+            parts.append(tag("span", f"{metric} ", tag("b", line.number(c.ours))))
         elif c.reported is not None:
             parts.append(tag("span", f"reported {line.number(c.reported)}"))
         parts.append(figures.pill(c.verdict))

@@ -48,7 +48,7 @@ def test_a_narrow_terminal_has_a_block_for_each_line_with_all_that_a_wide_one_sh
                  "inconclusive"):  # fmt: skip
         assert part in wide
         assert part in narrow
-    assert "  reproduced    28.90 ± 2.00 (random weights)\n" in narrow
+    assert "  ours          28.90 ± 2.00 (random weights)\n" in narrow
     assert narrow.count("\none") + narrow.startswith("one") == 1
     assert max(map(len, narrow.splitlines())) <= 60
 

@@ -18,7 +18,7 @@ from harness.results.matrix import lines_of
 from harness.results.verdict.deciding import assumed, more
 from harness.results.verdict.outlook import PERCENT
 from harness.results.verdict.sides import KIND_WORDS, KINDS
-from harness.results.verdict.verdict import Weighed
+from harness.results.verdict.verdict import Weighed, also_within
 from harness.row.load import LoadedRow
 from harness.row.published_judge import in_words, own_judge
 from harness.row.rejudged import WIN_RATE, is_rejudged
@@ -351,12 +351,13 @@ def _difference(line: MatrixLine) -> str:
 
 
 def _margin(line: MatrixLine) -> str:
-    margin = line.weighed.verdict.margin
+    margin, evidence = line.weighed.verdict.margin, line.weighed.evidence
     if margin is None:
         return ""
     row, kind = line.row, line.cells.metric.partition("/")[0]
     is_named = line.cells.metric in row.margins or kind in row.margins
-    return f"{margin:g}{'' if is_named else ' points, where a spec names none'}"
+    within = also_within(line.cells.reported, margin, evidence) if evidence else ""
+    return f"{margin:g}{'' if is_named else ' points, where a spec names none'}{within}"
 
 
 def _verdict(line: MatrixLine) -> str:

@@ -276,6 +276,13 @@ def _of_rejudged(
     return f"{what} between {low} and {high} points ({100 * level:.6g} %), margin {margin:g}"
 
 
+def also_within(value: float | None, margin: float, evidence: Evidence) -> str:
+    """That even the lowest or highest score there is lies within the margin of a number: being so close
+    to it says little. "": it does not."""
+    ends = [end for end in evidence.bounds or () if value is not None and abs(end - value) < margin]
+    return "".join(f", within which even {end:g} lies" for end in ends)
+
+
 def margin_of(row: Row, metric: str) -> float | None:
     """The spec's, for the metric or for what it is of (`win_rate` of `win_rate/koala`); else MARGIN
     for a percentage; None for all others."""
@@ -367,7 +374,8 @@ def _compare(
     ends = f"{low:+.1f} and {high:+.1f} points"
     if evidence.bounds != (0, 100):
         ends = f"{low:+.3g} and {high:+.3g}"
-    reason = f"difference between {ends} ({100 * level:.6g} %), margin {margin:g}"
+    within = also_within(reported.value, margin, evidence)
+    reason = f"difference between {ends} ({100 * level:.6g} %), margin {margin:g}{within}"
     if evidence.trained_once:
         reason += (
             f"; one training, so that a standard deviation of {assumed:g} between trainings "

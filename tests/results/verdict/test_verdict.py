@@ -87,6 +87,16 @@ def test_the_verdict_follows_from_the_interval(value: float, verdict: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("reported", "words"),
+    [(1.0, ", within which even 0 lies"), (98.5, ", within which even 100 lies"), (3.0, "")],
+)
+def test_a_margin_that_holds_an_end_of_the_scale_is_told(reported: float, words: str) -> None:
+    found = judged(Reported(value=reported, standard_error=0.1), one_run(measured(reported, 0.1)))
+    assert found.name == "reproduced"
+    assert found.reason.partition("margin 3")[2] == words
+
+
+@pytest.mark.parametrize(
     ("low", "high", "verdict"),
     [
         (-3.0, 3.0, "reproduced"),

@@ -7,6 +7,7 @@ and what a purchase is chosen by: the interval that it is expected to leave, per
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +17,17 @@ from harness.common.progress import counted, say
 from harness.errors import InputError
 from harness.llm import prices
 from harness.results import losses
-from harness.results.course import FOLDER, Course, Look, Terms, bare, document_of
+from harness.results.course import (
+    FOLDER,
+    Begun,
+    Course,
+    Look,
+    Terms,
+    bare,
+    courses,
+    document_of,
+    numbers_of,
+)
 from harness.results.purchase import (
     BRIDGE,
     WORDS,
@@ -75,7 +86,8 @@ class Settler:
         plan = planner.plan(bare(loaded))
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
         fixed = tuple(levels(looks))
-        self.terms = Terms(loaded.row.row, metric, document_of(plan), margin, fixed, rule)
+        number = numbers_of(cell)
+        self.terms = Terms(loaded.row.row, metric, document_of(plan), margin, fixed, rule, number)
         self._find()
 
     def _find(self) -> None:
@@ -331,6 +343,16 @@ def extended(loaded: LoadedRow, counts: Counts) -> LoadedRow:
     reported = row.reported.model_copy(update={"bridge": bridge})
     update = {"replicates": replicates, "reported": reported}
     return replace(loaded, row=row.model_copy(update=update))
+
+
+def bought(loaded: LoadedRow, root: Path) -> Iterator[LoadedRow]:
+    """The row as each look at it had it, or is to: with replicates that its spec may not name."""
+    for course in courses(root, loaded.row.row):
+        begun = (course.begun or Begun()).of(loaded)
+        for look in course.looks:
+            yield extended(begun, look.counts)
+            if look.next is not None:
+                yield extended(begun, look.next)
 
 
 def _seeds(named: list[int] | None, single: int | None, count: int) -> list[int] | None:

@@ -90,9 +90,8 @@ def test_its_own_last_line_in_the_spec_opens_no_second_course(tmp_path: Path) ->
     assert "it has ended" in list(again.foretold())[-1]
     assert len(list(again.kept())) == 1
     # Other seeds are no other row.
-    other = settler(
-        tmp_path, row(tmp_path, trained=True, replicates={"train_seeds": [7, 8]}), looks=2
-    )
+    seeds = {"train_seeds": [7, 8]}
+    other = settler(tmp_path, row(tmp_path, value=37.0, trained=True, replicates=seeds), looks=2)
     assert other.course.looks == first.course.looks
     assert other.loaded.row.replicates.train_seeds is None
 
@@ -201,6 +200,44 @@ def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
         settler(tmp_path, spec)
 
 
+def test_another_versions_terms_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    content = json.loads(found.course.path.read_text())["course"]
+    for changed in ({**content, "terms": {**content["terms"], "later": 1}}, {"terms": []}):
+        found.course.path.write_text(json.dumps({"course": changed, "sha256": digest_of(changed)}))
+        with pytest.raises(InputError, match="or another version of it did"):
+            settler(tmp_path, spec)
+
+
+def test_another_reported_number_is_not_what_was_looked_at(tmp_path: Path) -> None:
+    """It told the interval of the first beside the verdict on the second."""
+    spec = row(tmp_path, value=60.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, wins(1600, PROMPTS))
+    assert found.course.looks[-1].verdict == "not reproduced"
+    spec = row(tmp_path, value=40.0, gen=None, train=None, replicates={})
+    with pytest.raises(InputError, match="5 looks and a reported 60, which are fixed"):
+        settler(tmp_path, spec)
+    (line,) = lines(tmp_path / "runs", spec)
+    assert line.cells.verdict == "inconclusive"
+    assert "margin 3 and a reported 60); at 95 %" in line.looks
+    # Written before the number stood there.
+    content = json.loads(found.course.path.read_text())["course"]
+    content["terms"].pop("reported")
+    found.course.path.write_text(json.dumps({"course": content, "sha256": digest_of(content)}))
+    assert settler(tmp_path, spec).course.looks == found.course.looks
+
+
+def test_gc_keeps_what_was_bought_though_no_spec_names_it(tmp_path: Path) -> None:
+    spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60, looks=2)
+    assert found.course.looks[-1].counts[2] > 1
+    options = ("--specs", tmp_path / "specs", "--volume", tmp_path / "runs")
+    assert "0 items" in command("gc", *options).output
+    found.course.path.unlink()
+    assert "judge/" in command("gc", *options).output
+
+
 def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
     spec = row(tmp_path, value=37.0, trained=True, replicates={})
     (loaded,) = load_rows([spec])
@@ -236,7 +273,7 @@ def test_the_same_command_again_buys_nothing_and_other_terms_are_refused(tmp_pat
     again, text = settle(tmp_path, spec)
     assert len(again.course.looks) == before
     assert "buying" not in text
-    with pytest.raises(InputError, match="was begun with margin 3 and 5 looks"):
+    with pytest.raises(InputError, match="was begun with margin 3, 5 looks and a reported 40,"):
         settler(tmp_path, spec, looks=9)
     settler(tmp_path, spec, usd=99)
 

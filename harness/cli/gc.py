@@ -16,10 +16,12 @@ from harness.cli.workspace import Workspace, load_specs, spec_folder, with_works
 def gc(artefacts: tuple[str, ...], specs: Path | None, yes: bool, workspace: Workspace) -> None:
     """List, and with --yes remove, what is not needed.
 
-    That is what no spec below specs/ refers to as it stands now; or the artefacts named.
+    That is what no spec below specs/ refers to as it stands now, nor `harness settle` bought for it;
+    or the artefacts named.
     """
     from rich.filesize import decimal
 
+    from harness.results.settle import bought
     from harness.run.gc import collect, named_items, remove
 
     store = workspace.store()
@@ -27,7 +29,9 @@ def gc(artefacts: tuple[str, ...], specs: Path | None, yes: bool, workspace: Wor
         items = named_items(store, artefacts)
     else:
         planners = [workspace.planner(name) for name in ("docker", "local")]
-        items = collect(store, load_specs((specs or spec_folder(),)), planners)
+        rows = load_specs((specs or spec_folder(),))
+        settled = [of for loaded in rows for of in bought(loaded, store.root)]
+        items = collect(store, rows, planners, settled)
     size = 0
     for item in items:
         size += item.size

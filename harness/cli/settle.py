@@ -59,8 +59,8 @@ def settle(
             console.print(line, markup=False, highlight=False)
         return
     planner.store.prepare()
-    verdict = settler.settle(workspace.new_executor(), console).verdict
+    verdict = settler.settle(workspace.new_executor(), console)
     for line in settler.kept():
         console.print(line, markup=False, highlight=False)
     codes = {"reproduced": REPRODUCED, "not reproduced": NOT_REPRODUCED}
-    sys.exit(codes.get(verdict.name, UNDECIDED))
+    sys.exit(codes.get(verdict, UNDECIDED))

@@ -16,6 +16,7 @@ from harness.results.verdict.forecast import DECIDED
 from harness.results.verdict.sides import KINDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
+from harness.row.reported import Reported
 from harness.row.row import Replicates
 from harness.run.plan import RowPlan
 
@@ -33,6 +34,8 @@ class Terms:
     margin: float
     levels: tuple[float, ...]
     rule: str
+    reported: dict[str, Any] | None = None
+    """See `numbers_of`; None: written before it stood here."""
 
 
 @dataclass
@@ -79,6 +82,16 @@ class Begun:
         return replace(loaded, row=row.model_copy(update=update))
 
 
+def numbers_of(cell: Reported) -> dict[str, Any]:
+    """Of a published number all that a verdict is made of."""
+    return cell.model_dump(include={"value", "standard_error", "judged", "expected"})
+
+
+def of_reported(terms: Terms) -> str:
+    """The published number that looks are at, where they say it, to stand behind their margin."""
+    return f" and a reported {terms.reported['value']:g}" if terms.reported else ""
+
+
 def bare(loaded: LoadedRow) -> LoadedRow:
     """The row without its replicates and with all prompts of bridging models: what stays of it,
     whatever is bought."""
@@ -115,10 +128,11 @@ class Course:
             if before.metric != terms.metric:
                 continue
             if before.document == terms.document:
-                if before != terms:
+                if replace(before, reported=before.reported or terms.reported) != terms:
                     raise InputError(
-                        f"{course.path}: row {terms.row} was begun with margin {before.margin:g} and "
-                        f"{len(before.levels)} looks, which are fixed from then on",
+                        f"{course.path}: row {terms.row} was begun with margin {before.margin:g}, "
+                        f"{len(before.levels)} looks{of_reported(before)}, which are fixed from then "
+                        "on",
                         f"Give the same (--looks {len(before.levels)}); more --usd may be given. To "
                         "begin anew, with all chances to err counted anew, move the file away.",
                     )
@@ -159,7 +173,7 @@ class Course:
         said = (
             f"settle looked {counted(len(self.looks), 'time')}, of {len(terms.levels)} at most; its "
             f"own verdict: {last.verdict} at look {len(self.looks)} ({100 * last.level:.6g} %, {within}"
-            f"margin {terms.margin:g})"
+            f"margin {terms.margin:g}{of_reported(terms)})"
         )
         name = verdict.name
         if name != last.verdict:
@@ -181,19 +195,23 @@ def courses(root: Path, row: str) -> Iterator[Course]:
             continue
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            content = stored["course"]
-            is_whole = stored["sha256"] == digest_of(content)
-        except (ValueError, KeyError, TypeError):
+            course = _read(path, stored["course"])
+            is_whole = stored["sha256"] == digest_of(stored["course"])
+        except (ValueError, KeyError, TypeError, AttributeError):
             is_whole = False
         if not is_whole:
             raise InputError(
-                f"{path} is not what harness settle wrote",
+                f"{path} is not what harness settle wrote, or another version of it did",
                 "Its terms are fixed before anything is bought. Put it back, or move it away to begin "
                 "anew.",
             )
-        terms = Terms(**{**content["terms"], "levels": tuple(content["terms"]["levels"])})
-        begun = Begun(**content["begun"]) if "begun" in content else None
-        yield Course(terms, path, begun, content["owned"], [_look(of) for of in content["looks"]])
+        yield course
+
+
+def _read(path: Path, content: dict[str, Any]) -> Course:
+    terms = Terms(**{**content["terms"], "levels": tuple(content["terms"]["levels"])})
+    begun = Begun(**content["begun"]) if "begun" in content else None
+    return Course(terms, path, begun, content["owned"], [_look(of) for of in content["looks"]])
 
 
 def of_row(loaded: LoadedRow, plan: RowPlan | None) -> dict[str, Course]:

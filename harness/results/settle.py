@@ -7,6 +7,7 @@ and what a purchase is chosen by: the interval that it is expected to leave, per
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -16,7 +17,17 @@ from harness.common.progress import counted, say
 from harness.errors import InputError
 from harness.llm import prices
 from harness.results import losses
-from harness.results.course import FOLDER, Course, Look, Terms, bare, document_of
+from harness.results.course import (
+    FOLDER,
+    Begun,
+    Course,
+    Look,
+    Terms,
+    bare,
+    courses,
+    document_of,
+    numbers_of,
+)
 from harness.results.purchase import (
     BRIDGE,
     WORDS,
@@ -75,7 +86,8 @@ class Settler:
         plan = planner.plan(bare(loaded))
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
         fixed = tuple(levels(looks))
-        self.terms = Terms(loaded.row.row, metric, document_of(plan), margin, fixed, rule)
+        number = numbers_of(cell)
+        self.terms = Terms(loaded.row.row, metric, document_of(plan), margin, fixed, rule, number)
         self._find()
 
     def _find(self) -> None:
@@ -85,11 +97,12 @@ class Settler:
         assert self.course.begun is not None
         self.loaded = self.course.begun.of(self.spec)
 
-    def settle(self, executor: Executor, console: Console) -> Weighed:
-        """Buy and look until it is decided, the budget is spent, or the planned looks are over.
+    def settle(self, executor: Executor, console: Console) -> str:
+        """Buy and look until it is decided, the budget is spent, or the planned looks are over; the
+        last look's verdict.
 
         Raises:
-            InputError: a price is not known, or the row as it stands costs more than the budget.
+            InputError: a price is not known, or what is to be made first costs more than the budget.
             HarnessError: as `Runner.run`; the same command goes on.
         """
         name = self.course.path.stem[-16:]
@@ -99,35 +112,30 @@ class Settler:
             self._find()
             return self._settle(executor, console)
 
-    def _settle(self, executor: Executor, console: Console) -> Weighed:
+    def _settle(self, executor: Executor, console: Console) -> str:
         course, looks = self.course, self.course.looks
-        counts = _counts(self.loaded)
+        counts, what = _counts(self.loaded), "the row as it stands"
         if looks:
             last = looks[-1]
-            counts = last.next or last.counts
-            if last.next is None:
-                weighed = self._weigh(self._plan(counts), last.level)
-                if course.has_ended:
-                    _tell(console, weighed, last, len(looks), len(course.terms.levels))
-                    say(console, f"it has ended: {self._end()}")
-                    return weighed
-                # It ended for want of money: perhaps there is more now.
-                purchase = self._next(self._plan(counts), weighed, counts, console)
-                if purchase is None:
-                    return weighed
-                counts = last.next = purchase.counts
+            counts, what = last.next or last.counts, f"what look {len(looks)} chose"
         elif not course.path.is_file():
             plan = self._plan(counts)
             course.owned = [stage.key for stage in plan.stages if stage.artefact is not None]
-            self._check_first(plan)
+        if course.has_ended:
+            weighed = self._weigh(self._plan(counts), last.level)
+            _tell(console, weighed, last, len(looks), len(course.terms.levels))
+            say(console, f"it has ended: {self._end()}")
+            return last.verdict
+        if looks and last.next is None:
+            # It ended for want of money: perhaps there is more now.
+            plan = self._made(counts, what, executor, console)
+            purchase = self._next(plan, self._weigh(plan, last.level), counts, console)
+            if purchase is None:
+                return last.verdict
+            counts = last.next = purchase.counts
         while True:
-            course.save()
-            plan = self._plan(counts)
-            Runner(self.planner.store, self.planner.files, executor, console).run([plan])
-            self.planner.files.save()
-            self._plans.clear()
+            plan = self._made(counts, what, executor, console)
             level = course.terms.levels[len(looks)]
-            plan = self._plan(counts)
             weighed = self._weigh(plan, level)
             verdict = weighed.verdict
             spent = self._spent(plan)
@@ -138,8 +146,20 @@ class Settler:
                 purchase = self._next(plan, weighed, counts, console)
             if purchase is None:
                 course.save()
-                return weighed
-            counts = looks[-1].next = purchase.counts
+                return verdict.name
+            counts, what = purchase.counts, f"what look {len(looks)} chose"
+            looks[-1].next = counts
+
+    def _made(self, counts: Counts, what: str, executor: Executor, console: Console) -> RowPlan:
+        """The row with so many replicates, once what is not there of it is paid for and made."""
+        plan = self._plan(counts)
+        self._check_budget(plan, what)
+        self.course.save()
+        if any(stage.artefact is None for stage in plan.stages):
+            Runner(self.planner.store, self.planner.files, executor, console).run([plan])
+            self.planner.files.save()
+            self._plans.clear()
+        return self._plan(counts)
 
     def _next(
         self, plan: RowPlan, weighed: Weighed, counts: Counts, console: Console
@@ -147,6 +167,10 @@ class Settler:
         purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan))
         why = "" if purchase else self._why(plan, weighed, counts)
         say(console, f"buying {purchase}" if purchase else f"it ends here: {why}")
+        if purchase is not None:
+            known = {stage.id for stage in plan.stages}
+            more = self._plan(purchase.counts).stages
+            self.course.owned += [s.key for s in more if s.artefact and s.id not in known]
         return purchase
 
     def _end(self) -> str:
@@ -168,26 +192,28 @@ class Settler:
             )
         return "no replicate that the rest of the budget pays is expected to narrow the interval"
 
-    def _check_first(self, plan: RowPlan) -> None:
-        """The row as it stands is a purchase, too."""
+    def _check_budget(self, plan: RowPlan, what: str) -> None:
+        """Also of what was chosen, or begun, when there was more money. `what`: what the plan is."""
         new = [stage for stage in plan.stages if stage.artefact is None]
-        usd = _price(new, "the row as it stands")
-        if usd > self.usd:
+        usd, spent = _price(new, what), self._spent(plan)
+        if usd > max(0.0, self.usd - spent):
+            left = f" leaves after the ${spent:.2f} that are spent" * (spent > 0)
             raise InputError(
-                f"row {self.loaded.row.row} as it stands costs about ${usd:.2f}, more than --usd "
-                f"{self.usd:g}",
-                "Nothing was bought. Give more, or leave out what is not needed.",
+                f"row {self.loaded.row.row}: {what} costs about ${usd:.2f}, more than --usd "
+                f"{self.usd:g}{left}",
+                "Nothing was bought for it. Give more, or leave out what is not needed.",
             )
 
     def _spent(self, plan: RowPlan) -> float:
         """Dollars that the artefacts of a plan cost, and those that an earlier look had in their place,
-        but for those that were there before."""
+        but for those that were there before; no less than at the last look, whatever was removed."""
         earlier = {look.counts for look in self.course.looks}
         plans = [plan, *map(self._plan, earlier)] if plan.bridge else [plan]
         stages = {s.id: s.artefact for p in plans for s in p.stages if s.artefact}
         made = [of for (_, key), of in stages.items() if key not in self.course.owned]
         costs: list[Mapping[str, Any]] = [artefact.manifest.cost for artefact in made]
-        return math.fsum(float(cost.get("usd") or 0.0) for cost in costs)
+        spent = math.fsum(float(cost.get("usd") or 0.0) for cost in costs)
+        return max([spent, *(look.usd for look in self.course.looks)])
 
     def foretold(self) -> Iterator[str]:
         """The terms, and what would be bought first."""
@@ -267,14 +293,16 @@ class Settler:
         first = next(iter(steps(outlook, counts, kind)), None)
         if first is None:
             return None
-        usd = self._priced(plan, counts, kind, first)
-        if usd > left:
+        usd_of_first = self._priced(plan, counts, kind, first)
+        if usd_of_first > left:
             return None
-        price = price_of(kind, counts, first, usd)
+        price = price_of(kind, counts, first, usd_of_first)
         difference = weighed.verdict.difference or 0.0
         count = enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
         assert count is not None
         usd = self._priced(plan, counts, kind, count)
+        if usd > left:  # what many cost was only known from what the fewest do
+            count, usd = first, usd_of_first
         more = more_of(counts, kind, count)
         return Purchase(kind, count, usd, half_of(outlook, more), more)
 
@@ -315,6 +343,16 @@ def extended(loaded: LoadedRow, counts: Counts) -> LoadedRow:
     reported = row.reported.model_copy(update={"bridge": bridge})
     update = {"replicates": replicates, "reported": reported}
     return replace(loaded, row=row.model_copy(update=update))
+
+
+def bought(loaded: LoadedRow, root: Path) -> Iterator[LoadedRow]:
+    """The row as each look at it had it, or is to: with replicates that its spec may not name."""
+    for course in courses(root, loaded.row.row):
+        begun = (course.begun or Begun()).of(loaded)
+        for look in course.looks:
+            yield extended(begun, look.counts)
+            if look.next is not None:
+                yield extended(begun, look.next)
 
 
 def _seeds(named: list[int] | None, single: int | None, count: int) -> list[int] | None:
@@ -364,10 +402,10 @@ def _tell(console: Console, weighed: Weighed, look: Look, number: int, looks: in
     )
     if look.counts[3]:
         runs = f"{runs or 'one run'}, {counted(look.counts[3], 'prompt')} of each bridging model"
-    difference = f"difference {weighed.number(verdict.difference, signed=True)}"
-    within = f", {100 * look.level:.6g} % interval {interval}" if interval else ""
-    say(
-        console,
-        f"look {number} of {looks}: {verdict.name}; {difference}{within}; {runs or 'one run'}; "
-        f"${look.usd:.2f} spent",
-    )
+    difference = weighed.number(verdict.difference, signed=True)
+    compared = [
+        f"difference {difference}" * bool(difference),
+        f"{100 * look.level:.6g} % interval {interval}" * bool(interval),
+    ]
+    texts = [", ".join(filter(None, compared)), runs or "one run", f"${look.usd:.2f} spent"]
+    say(console, "; ".join(filter(None, [f"look {number} of {looks}: {look.verdict}", *texts])))

@@ -25,9 +25,14 @@ class Item:
     why: str
 
 
-def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]) -> list[Item]:
+def collect(
+    store: Store,
+    rows: Sequence[LoadedRow],
+    planners: Sequence[Planner],
+    settled: Sequence[LoadedRow] = (),
+) -> list[Item]:
     """Artefacts, unfinished work and what is left of removals that no row needs as it stands now, nor
-    its twin (`--scale tiny`).
+    its twin (`--scale tiny`). `settled`: rows with replicates that their specs do not name.
 
     What a row refers to is computed for each planner's environment. Of rows that cannot be planned
     (their given data is absent), everything they ever made is kept; so is what images for another
@@ -41,7 +46,7 @@ def collect(store: Store, rows: Sequence[LoadedRow], planners: Sequence[Planner]
     }
     needed: set[tuple[str, str]] = set()
     unplanned: set[str] = set()
-    for loaded in [*rows, *_twins(rows)]:
+    for loaded in [*rows, *settled, *_twins(rows)]:
         for planner in planners:
             try:
                 stages = planner.plan(loaded).stages

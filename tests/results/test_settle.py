@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from harness.artefact.call import StageResult
 from harness.artefact.keys import Files, digest_of
 from harness.artefact.store import Store
 from harness.errors import HarnessError, InputError
+from harness.llm.prices import Price, Prices
 from harness.results.settle import Settler
 from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
@@ -88,9 +90,8 @@ def test_its_own_last_line_in_the_spec_opens_no_second_course(tmp_path: Path) ->
     assert "it has ended" in list(again.foretold())[-1]
     assert len(list(again.kept())) == 1
     # Other seeds are no other row.
-    other = settler(
-        tmp_path, row(tmp_path, trained=True, replicates={"train_seeds": [7, 8]}), looks=2
-    )
+    seeds = {"train_seeds": [7, 8]}
+    other = settler(tmp_path, row(tmp_path, value=37.0, trained=True, replicates=seeds), looks=2)
     assert other.course.looks == first.course.looks
     assert other.loaded.row.replicates.train_seeds is None
 
@@ -199,6 +200,44 @@ def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
         settler(tmp_path, spec)
 
 
+def test_another_versions_terms_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    spec = row(tmp_path, trained=True, replicates={})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    content = json.loads(found.course.path.read_text())["course"]
+    for changed in ({**content, "terms": {**content["terms"], "later": 1}}, {"terms": []}):
+        found.course.path.write_text(json.dumps({"course": changed, "sha256": digest_of(changed)}))
+        with pytest.raises(InputError, match="or another version of it did"):
+            settler(tmp_path, spec)
+
+
+def test_another_reported_number_is_not_what_was_looked_at(tmp_path: Path) -> None:
+    """It told the interval of the first beside the verdict on the second."""
+    spec = row(tmp_path, value=60.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, wins(1600, PROMPTS))
+    assert found.course.looks[-1].verdict == "not reproduced"
+    spec = row(tmp_path, value=40.0, gen=None, train=None, replicates={})
+    with pytest.raises(InputError, match="5 looks and a reported 60, which are fixed"):
+        settler(tmp_path, spec)
+    (line,) = lines(tmp_path / "runs", spec)
+    assert line.cells.verdict == "inconclusive"
+    assert "margin 3 and a reported 60); at 95 %" in line.looks
+    # Written before the number stood there.
+    content = json.loads(found.course.path.read_text())["course"]
+    content["terms"].pop("reported")
+    found.course.path.write_text(json.dumps({"course": content, "sha256": digest_of(content)}))
+    assert settler(tmp_path, spec).course.looks == found.course.looks
+
+
+def test_gc_keeps_what_was_bought_though_no_spec_names_it(tmp_path: Path) -> None:
+    spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60, looks=2)
+    assert found.course.looks[-1].counts[2] > 1
+    options = ("--specs", tmp_path / "specs", "--volume", tmp_path / "runs")
+    assert "0 items" in command("gc", *options).output
+    found.course.path.unlink()
+    assert "judge/" in command("gc", *options).output
+
+
 def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
     spec = row(tmp_path, value=37.0, trained=True, replicates={})
     (loaded,) = load_rows([spec])
@@ -234,7 +273,7 @@ def test_the_same_command_again_buys_nothing_and_other_terms_are_refused(tmp_pat
     again, text = settle(tmp_path, spec)
     assert len(again.course.looks) == before
     assert "buying" not in text
-    with pytest.raises(InputError, match="was begun with margin 3 and 5 looks"):
+    with pytest.raises(InputError, match="was begun with margin 3, 5 looks and a reported 40,"):
         settler(tmp_path, spec, looks=9)
     settler(tmp_path, spec, usd=99)
 
@@ -256,6 +295,93 @@ def test_the_row_as_it_stands_is_a_purchase_too(
     refused = command("settle", spec, "--usd", "nan", "--volume", tmp_path / "runs")
     assert refused.exit_code == 2
     assert "a number of dollars is wanted" in refused.output
+
+
+def paid_settler(folder: Path, usd: float, **changes: Any) -> Settler:
+    """Each judging is expected to cost a little less than a cent."""
+    parts = evaluation(folder / "specs")
+    parts["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
+    found = settler(folder, row(folder, eval=parts, **changes), usd=usd)
+    price = Price(prompt=100.0, completion=100.0)
+    found.planner.prices = Prices("2026-01-01", {"gpt-4.1-mini": price})
+    return found
+
+
+def cost(monkeypatch: pytest.MonkeyPatch, usd: float) -> None:
+    """What each stage turns out to cost."""
+    plain = StageResult.to_json
+    monkeypatch.setattr(StageResult, "to_json", lambda self: {**plain(self), "cost": {"usd": usd}})
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_was_begun_with_more_money_is_not_gone_on_with_for_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    cost(monkeypatch, 0.001)
+    changes: dict[str, Any] = {"value": 37.0, "gen": None, "train": None, "replicates": {}}
+    judgings = [] if is_first else [wins(1600, PROMPTS)]
+    with pytest.raises((IndexError, HarnessError)):  # nobody judges what is to be judged next
+        paid_settler(tmp_path, 5.0, **changes).settle(
+            Scored(*judgings), Console(file=io.StringIO())
+        )
+    made = len(list((tmp_path / "runs").rglob("manifest.json")))
+    what = "the row as it stands" if is_first else "what look 1 chose"
+    after = "" if is_first else r" leaves after the \$0\.00 that are spent"
+    with pytest.raises(InputError, match=rf"row one: {what} costs about .*--usd 0.001{after}"):
+        paid_settler(tmp_path, 0.001, **changes).settle(Scored(), Console(file=io.StringIO()))
+    assert len(list((tmp_path / "runs").rglob("manifest.json"))) == made
+    again = paid_settler(tmp_path, 5.0, **changes)
+    with pytest.raises((IndexError, HarnessError)):
+        again.settle(Scored(*[wins(1600, PROMPTS)] * 2), Console(file=io.StringIO()))
+
+
+def test_what_another_made_of_a_purchase_is_none_of_its_money(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost(monkeypatch, 1.0)
+    judgings = [wins(1600, PROMPTS)] * 60
+    row(tmp_path, replicates={"judge": 21}, gen=None, train=None)
+    spec = tmp_path / "specs" / "one.yaml"
+    make(tmp_path / "runs", spec, executor=Scored(*judgings))
+    spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, looks=2)
+    assert [look.usd for look in found.course.looks] == [0, 0]
+    assert found.course.looks[1].counts[2] > 1
+
+
+def test_what_was_removed_after_it_ended_leaves_its_verdict_and_its_money(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost(monkeypatch, 1.0)
+    spec = row(tmp_path, value=60.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, wins(1600, PROMPTS))
+    (look,) = found.course.looks
+    shutil.rmtree(tmp_path / "runs" / "artefacts" / "judge")
+    again = settler(tmp_path, spec)
+    out = io.StringIO()
+    assert again.settle(Scored(), Console(file=out, width=200)) == "not reproduced"
+    assert "look 1 of 5: not reproduced; 99.9988 % interval " in out.getvalue()
+    assert f"${look.usd:.2f} spent" in out.getvalue()
+    assert "it has ended: it is not reproduced" in out.getvalue()
+
+
+def test_what_was_removed_of_an_open_course_is_made_again_and_paid_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost(monkeypatch, 1.0)
+    spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
+    judged = [wins(1600, PROMPTS)] * 60
+    first = settler(tmp_path, spec, usd=2.0)
+    monkeypatch.setattr(Settler, "purchase", lambda *_: None)  # as for want of money
+    assert first.settle(Scored(*judged), Console(file=io.StringIO())) == "inconclusive"
+    (look,) = first.course.looks
+    assert look.usd == 1
+    shutil.rmtree(tmp_path / "runs" / "artefacts" / "judge")
+    again = settler(tmp_path, spec, usd=2.0)
+    assert again._spent(again._plan(look.counts)) == 1
+    again.settle(Scored(*judged), Console(file=io.StringIO()))
+    assert again.course.looks == first.course.looks
+    assert list((tmp_path / "runs" / "artefacts" / "judge").iterdir())
 
 
 def test_calls_that_cannot_be_counted_yet_are_not_taken_to_cost_nothing(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class Bridge:
 
     shifts: tuple[Shift, ...]
     most: int
-    """Prompts of each bridging model that the published judge has judged."""
+    """The row's prompts that the published judge has judged of each bridging model."""
     reported: float
     """The published number, with its standard error and half of what its unjudged prompts leave open;
     points, as all that follows."""

@@ -17,7 +17,7 @@ from harness.results.verdict.sides import (
     mean_of,
 )
 from harness.row.rejudged import WIN_RATE
-from harness.run.bridging import verdicts_on
+from harness.run.bridging import PromptPlace, verdicts_on
 from harness.run.plan import RowPlan
 from harness.stats.bridge import FEWEST_PROMPTS, Bridged, Predicted, Shift, shift
 from harness.stats.intervals import LEVEL, ScoreSpan, half_width
@@ -134,7 +134,9 @@ def in_their_terms(
     shifts = tuple(shift for shift, _ in found.values())
     error = max(reported_span.low_error, reported_span.high_error)
     open_ = (reported_span.high - reported_span.low) / 2
-    bridge = Bridge(shifts, min(most for _, most in found.values()), reported, error, open_)
+    # Its verdicts on other prompts than the row's cannot be set beside today's.
+    most = min(max(of.prompts, len(retired & ours.prompts)) for of, retired in found.values())
+    bridge = Bridge(shifts, most, reported, error, open_)
     assumed = assumed_spread(ours, margin)
 
     def at(level: float) -> tuple[Predicted, Bridged, tuple[float, float]]:
@@ -157,13 +159,15 @@ def shifts_of(row_plan: RowPlan, files: Files | None = None) -> dict[str, Shift]
     return {row: shift for row, (shift, _) in _bridging(row_plan, files).items()}
 
 
-def _bridging(row_plan: RowPlan, files: Files | None) -> dict[str, tuple[Shift, int]]:
-    """With each shift the number of prompts that the published judge has judged."""
+def _bridging(
+    row_plan: RowPlan, files: Files | None
+) -> dict[str, tuple[Shift, frozenset[PromptPlace]]]:
+    """With each shift the prompts that the published judge has judged."""
     found = {plan.row.row: _shift(plan, files) for plan in row_plan.bridge}
     return {row: shift for row, shift in found.items() if shift is not None}
 
 
-def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, int] | None:
+def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, frozenset[PromptPlace]] | None:
     evidence = gather(plan.row, WIN_RATE, plan.final(), every_grade=True)
     if evidence is None or not evidence.grades:
         return None
@@ -184,4 +188,4 @@ def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, int] | None:
             "(reported.bridge, prompts).",
         )
     scores = [retired[p] for p in both], [today[p] / PERCENT for p in both]
-    return shift(*scores), len(retired)
+    return shift(*scores), frozenset(retired)

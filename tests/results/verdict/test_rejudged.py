@@ -316,6 +316,19 @@ def test_how_many_bridging_prompts_would_decide_it_is_said(tmp_path: Path) -> No
     assert f"{would['prompts']} prompts of each bridging model in place of 60" in text
 
 
+def test_verdicts_on_other_prompts_than_the_rows_are_no_more_to_be_had(tmp_path: Path) -> None:
+    """A settle that was told of them bought a sample that is larger than the prompt set."""
+    model = {
+        "outputs": outputs(tmp_path, "m"),
+        "annotations": annotations(tmp_path, "m", wins(600, PROMPTS)),
+    }
+    few = wins(200, 500)
+    spec = row(tmp_path, few, few[:60], value=33.3, bridge=[model])
+    found = metric(tmp_path, spec)
+    assert found["bridge_would"]["most"] == 500
+    assert "all 500 prompts of the 1 bridging model" in words(tmp_path, spec)
+
+
 def test_the_shift_is_predicted_once_for_all_numbers_of_replicates(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -29,7 +29,7 @@ from harness.crate import (
     HeldCrate,
     HeldStage,
 )
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, Interrupted
 from harness.gen.recipes.union import Gen
 from harness.judge.kinds.union import Judge
 from harness.row.rejudged import RetiredVerdicts
@@ -156,6 +156,9 @@ def opened(path: Path, executor: str) -> Iterator[Opened]:
     except Damaged as e:
         shutil.rmtree(temporary)
         raise _damaged(path, e) from None
+    except (Interrupted, KeyboardInterrupt):
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -316,6 +316,20 @@ def test_a_damaged_crate_is_to_be_got_anew_and_nothing_of_it_is_sent_to_gc(
     assert list(temporary.iterdir()) == []
 
 
+def test_of_a_crate_whose_replay_was_stopped_nothing_is_left(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "temporary").mkdir()
+    export(tmp_path / "crate")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr("harness.run.replay.carry_out", stop)
+    assert command("replay", tmp_path / "crate").exit_code == 130
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "zipped"),
     [("x.tar.gz", "x.zip"), ("x.tgz", "x.zip"), ("x.v2.TAR", "x.v2.zip"), ("x.7z", "x.zip")],

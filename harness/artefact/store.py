@@ -341,9 +341,10 @@ class Store:
         return self.root / "work" / f"{name}-{time.time_ns()}"
 
     def remove(self, folder: Path) -> None:
-        """Remove an artefact: it disappears in one rename, then its files go."""
+        """Remove an artefact, or what else is on the volume, which another process may remove at the
+        same time: it disappears in one rename, then its files go."""
         gone = self._aside(folder)
-        network_files.rename(folder, gone, lambda: gone.exists() and not folder.exists())
+        network_files.rename(folder, gone, lambda: not folder.exists())
         network_files.remove(gone, self._aside(folder))
 
     def remembered(self, row: str) -> dict[str, str]:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from harness.errors import InputError
+
 HUB_STAGES = ("fetch", "export")
 """The only ones that speak to the hub; all others find models and data sets as folders."""
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
@@ -104,8 +106,16 @@ def caches(stage: str, folder: Path) -> dict[str, str]:
 
 
 def stop_seconds() -> float:
-    """How long a stage may take to stop in order before it is killed; inf: as long as its job lasts."""
-    return float(os.environ.get(STOP_SECONDS, "30"))
+    """How long a stage may take to stop in order before it is killed; inf: as long as its job lasts.
+
+    Raises:
+        InputError: the variable that says it is no such number.
+    """
+    text = os.environ.get(STOP_SECONDS) or "30"
+    with contextlib.suppress(ValueError):
+        if (seconds := float(text)) >= 0:
+            return seconds
+    raise InputError(f"{STOP_SECONDS} is {text!r}; it can be a number of seconds from 0, or inf")
 
 
 def of_key(name: str) -> tuple[str, ...]:

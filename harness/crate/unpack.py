@@ -29,7 +29,7 @@ from harness.crate import (
     HeldCrate,
     HeldStage,
 )
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, Interrupted
 from harness.gen.recipes.union import Gen
 from harness.judge.kinds.union import Judge
 from harness.row.rejudged import RetiredVerdicts
@@ -46,6 +46,8 @@ from harness.stats.bridge import Shift
 
 PARTS = ("artefacts", "given", "datasets")
 """Folders of a crate that a replay reads."""
+READ_FILES = (CRATE_FILE, METADATA)
+"""Files beside them that it reads."""
 MOST_GROWTH = 200
 """An archive's content over its own size, beyond one GiB: more is a mistake or worse."""
 MANIFEST_PARTS = frozenset({"metrics", "counts", "files", "cost", "simulated"})
@@ -154,6 +156,9 @@ def opened(path: Path, executor: str) -> Iterator[Opened]:
     except Damaged as e:
         shutil.rmtree(temporary)
         raise _damaged(path, e) from None
+    except (Interrupted, KeyboardInterrupt):
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(temporary, ignore_errors=True)
 
 
@@ -188,25 +193,24 @@ def _opened(path: Path, root: Path, executor: str) -> Opened:
         raise InputError(
             f"{path}: its {CRATE_FILE} or a manifest cannot be read: {_reason(e)}", "Get it anew."
         ) from None
-    _check_whole(path)
+    _check_whole(path, root)
     return Opened(plan, store, files, _notes(plan), shifts)
 
 
-def _check_whole(path: Path) -> None:
+def _check_whole(path: Path, root: Path) -> None:
     """Raises HarnessError where the crate lacks a file that its description lists, or has none."""
     if path.is_dir():
         names = {str(file.relative_to(path)) for file in files_below(path)}
-        text = (path / METADATA).read_bytes() if METADATA in names else b""
     else:
         with zipfile.ZipFile(path) as archive:
             names = set(archive.namelist())
-            text = archive.read(METADATA) if METADATA in names else b""
-    if METADATA not in names:
+    if not (root / METADATA).is_file():
         raise _damaged(path, HarnessError(f"the crate is not whole: it has no {METADATA}"))
     try:
+        text = (root / METADATA).read_bytes()
         listed = [e["@id"] for e in json.loads(text)["@graph"] if "File" in e["@type"]]
         missing = sorted(set(listed) - names)
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise _damaged(path, HarnessError(f"its {METADATA} cannot be read: {e}")) from None
     if missing:
         count = f"{len(missing)} of {len(listed)} files are missing"
@@ -238,12 +242,13 @@ def _lay_out(path: Path, root: Path) -> None:
             if part.is_dir():
                 shutil.copytree(part, root / name)
         root.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path / CRATE_FILE, root / CRATE_FILE, follow_symlinks=False)
+        for name in filter(lambda name: (path / name).is_file(), READ_FILES):
+            shutil.copyfile(path / name, root / name, follow_symlinks=False)
         return
     root.mkdir(parents=True)
     with zipfile.ZipFile(path) as archive:
         entries = [
-            e for e in archive.infolist() if e.filename.split("/")[0] in (*PARTS, CRATE_FILE)
+            e for e in archive.infolist() if e.filename.split("/")[0] in (*PARTS, *READ_FILES)
         ]
         for entry in entries:
             if not (root / entry.filename).resolve().is_relative_to(root):

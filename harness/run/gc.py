@@ -1,7 +1,6 @@
 """What on the volume no spec refers to any more."""
 
 import re
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,14 +119,11 @@ def named_items(store: Store, names: Sequence[str]) -> list[Item]:
 def remove(store: Store, items: Sequence[Item]) -> None:
     """Remove items; one that another process works on is refused before anything is removed."""
     for item in items:
-        stage, key = item.name.split("/") if "/" in item.name else item.name.split("-", 1)
+        stage, _, key = item.name.replace("/", "-", 1).partition("-")
         if store.is_locked(stage, key):
             raise HarnessError(f"{item.name} is in use by another process", "Try again later.")
     for item in items:
-        if item.folder.parent.name == "work":
-            shutil.rmtree(item.folder)
-        else:
-            store.remove(item.folder)
+        store.remove(item.folder)
 
 
 def _item(store: Store, folder: Path, why: str) -> Item:

@@ -159,7 +159,8 @@ def replay(runner: Runner, planned: StagePlan) -> Replayed:
     name = f"replay-{planned.key}"
     work = store.root / "work" / f"{planned.stage}-replay-{artefact.folder.name}"
     with (
-        store.lock(f"{planned.stage}-replay", planned.key) as lock,
+        # Named as its folder is, by which `gc` knows that it is in use.
+        store.lock(planned.stage, name) as lock,
         _removed_when_stopped(work, f"replay {planned.title}"),
     ):
         if work.exists():

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from harness import __version__
+from harness.artefact.store import Store
 from harness.cli.workspace import make_console
 from harness.errors import HarnessError, Interrupted
 from harness.modeling.memory import need as memory
@@ -644,6 +645,24 @@ def test_gc_lists_unfinished_work_that_no_spec_refers_to_and_keeps_what_goes_on(
     assert command("gc").stdout.splitlines()[0].split()[0] == "train-0123456789abcdef"
     command("gc", "--yes")
     assert list(Path("runs/work").iterdir()) == [goes_on]
+
+
+def test_gc_removes_what_somebody_laid_among_the_unfinished_work(place: Path) -> None:
+    command("run", "specs/one.yaml")
+    Path("runs/work/mine").mkdir()
+    Path("runs/work/.DS_Store").touch()
+    Path("runs/work/train-notes").touch()
+    assert command("gc", "--yes").stdout.splitlines()[-1].startswith("removed 3 items, ")
+    assert list(Path("runs/work").iterdir()) == []
+
+
+def test_what_two_processes_remove_at_the_same_time_is_removed(place: Path) -> None:
+    command("run", "specs/one.yaml")
+    store = Store(Path("runs").resolve())
+    for folder in store.all_folders():
+        store.remove(folder)
+        store.remove(folder)
+    assert artefacts() == set()
 
 
 def test_gc_keeps_everything_of_a_row_whose_given_data_is_absent(place: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.common import env_variables
+from harness.errors import InputError
 from tests.helpers import ROOT
 
 IMPORT_ALL = """
@@ -114,6 +115,15 @@ def test_what_a_gpus_fault_is_looked_for_with_reaches_every_stage(
 def test_what_would_undo_a_rows_float32_reaches_no_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     for stage in ("train", "answer", "judge"):
         assert env_variables.withheld(stage, network=True) >= set(env_variables.TF32)
+
+
+@pytest.mark.parametrize("text", ["abc", "-1", "nan"])
+def test_a_time_to_stop_that_is_none_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(env_variables.STOP_SECONDS, text)
+    with pytest.raises(InputError, match=f"HARNESS_STOP_SECONDS is '{text}'; it can be a number"):
+        env_variables.stop_seconds()
+    monkeypatch.setenv(env_variables.STOP_SECONDS, "")
+    assert env_variables.stop_seconds() == 30
 
 
 def test_a_stage_knows_how_long_it_is_waited_for_also_in_a_container(

@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -315,6 +316,20 @@ def test_a_damaged_crate_is_to_be_got_anew_and_nothing_of_it_is_sent_to_gc(
     assert list(temporary.iterdir()) == []
 
 
+def test_of_a_crate_whose_replay_was_stopped_nothing_is_left(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "temporary").mkdir()
+    export(tmp_path / "crate")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr("harness.run.replay.carry_out", stop)
+    assert command("replay", tmp_path / "crate").exit_code == 130
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("name", "zipped"),
     [("x.tar.gz", "x.zip"), ("x.tgz", "x.zip"), ("x.v2.TAR", "x.v2.zip"), ("x.7z", "x.zip")],
@@ -484,6 +499,7 @@ def test_a_crate_that_lacks_a_file_is_not_called_exact(
     [
         ("ro-crate-metadata.json", '{"a": ', "its ro-crate-metadata.json cannot be read"),
         ("ro-crate-metadata.json", "[]", "its ro-crate-metadata.json cannot be read"),
+        ("ro-crate-metadata.json", "[" * 200_000, "its ro-crate-metadata.json cannot be read"),
         ("harness.json", "[]", "harness.json is no mapping"),
         ("harness.json", None, "it has no harness.json"),
     ],
@@ -499,6 +515,31 @@ def test_a_crate_whose_description_is_broken_is_told_as_one(
     assert words in done.stderr
     assert "anew" in done.stderr
     assert "exact" not in done.output
+
+
+def test_the_description_in_an_archive_is_held_to_its_digest_and_to_a_size(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, archive = "ro-crate-metadata.json", tmp_path / "crate.zip"
+    export(archive)
+    with zipfile.ZipFile(archive) as crate:
+        entry = crate.getinfo(name)
+    content = bytearray(archive.read_bytes())
+    content[entry.header_offset + 30 + len(name) + entry.compress_size // 2] ^= 0x55
+    (tmp_path / "flipped.zip").write_bytes(content)
+    done = command("replay", tmp_path / "flipped.zip")
+    assert done.exit_code == 2
+    assert "flipped.zip is no crate of the harness" in done.stderr
+    room = SimpleNamespace(free=entry.file_size)
+    monkeypatch.setattr("harness.crate.unpack.shutil.disk_usage", lambda path: room)
+    unzip(archive, tmp_path / "crate")
+    with (tmp_path / "crate" / name).open("a") as file:
+        file.write(" " * entry.file_size)
+    shutil.rmtree(tmp_path / "crate" / "artefacts")
+    _zip(tmp_path / "crate", tmp_path / "grown.zip")
+    done = command("replay", tmp_path / "grown.zip")
+    assert done.exit_code == 2
+    assert "would unpack to" in done.stderr
 
 
 @pytest.mark.parametrize("model", [[], ["--model"]])

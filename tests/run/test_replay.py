@@ -173,6 +173,23 @@ def test_a_replay_that_was_stopped_leaves_nothing_and_says_so(
         monkeypatch.setattr(Store, "prepare", refuse)
 
 
+def test_gc_leaves_alone_what_a_replay_works_on(
+    spec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("run", spec).exit_code == 0
+    carry_out = harness.run.replay.carry_out
+    listed = []
+
+    def beside_gc(*arguments: Any) -> Any:
+        listed.append(command("gc", "--yes").stdout)
+        return carry_out(*arguments)
+
+    monkeypatch.setattr("harness.run.replay.carry_out", beside_gc)
+    done = command("replay", spec)
+    assert done.exit_code == 0, done.output
+    assert listed == ["removed 0 items, 0 bytes\n"]
+
+
 def test_a_file_that_comes_out_otherwise_is_named_and_the_replay_fails(
     spec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def look(site: SlurmSite, stages: Iterable[str], records: Path, console: Console
         with only_variables(exported([], site.export)):
             said = tools.call(_command(site, sorted(set(stages)), records, token), ANSWER_S)
         answer = json.loads(said.splitlines()[-1])
+        _ = answer["node"]
     except tools.SlurmFault as e:
         if not any(b in e.said for b in BUSY) and "no answer" not in e.said:
             raise InputError(
@@ -55,7 +56,7 @@ def look(site: SlurmSite, stages: Iterable[str], records: Path, console: Console
             ) from None
         say(console, "no node was free to be looked at beforehand: each job looks at its own")
         return
-    except (ValueError, IndexError):
+    except (ValueError, LookupError, TypeError):
         raise InputError("a node answered nothing that makes sense", f"It said: {said}") from None
     finally:
         (records / token).unlink(missing_ok=True)

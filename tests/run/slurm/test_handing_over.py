@@ -12,7 +12,7 @@ from rich.console import Console
 from harness.errors import HarnessError, InputError
 from harness.run import executors
 from harness.run.site import SlurmSite
-from harness.run.slurm import job, queue, tools
+from harness.run.slurm import job, probe, queue, tools
 from harness.run.slurm.asking import Asked
 from harness.run.slurm.grouping import Group, Place
 from harness.run.slurm.records import Order
@@ -55,6 +55,15 @@ def test_a_node_looks_for_images_on_the_volume_of_the_submission(
     monkeypatch.setattr(executors, "make", lambda *given: asked.append(given) or local)
     job.plan_again(order, "n1")
     assert asked == [("local", tmp_path / "volume")]
+
+
+@pytest.mark.parametrize("said", ["", "Welcome", "42", "[]", "{}"])
+def test_a_node_that_answers_nothing_that_makes_sense_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setattr(tools, "call", lambda command, timeout: said)
+    with pytest.raises(InputError, match="nothing that makes sense"):
+        probe.look(SlurmSite(), ["gen"], tmp_path, Console())
 
 
 @pytest.mark.parametrize(

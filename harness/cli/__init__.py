@@ -117,8 +117,9 @@ def _device_faults_told() -> "Iterator[None]":
         yield
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            full = e.filename2 or e.filename  # of a copy the second is where it goes
             _complain(
-                f"no space left on the device{f' for {e.filename}' if e.filename else ''}",
+                f"no space left on the device{f' for {full}' if full else ''}",
                 "Free some (`harness gc` lists what no spec needs) and run the same command "
                 "again; what is finished stays.",
             )

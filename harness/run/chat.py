@@ -238,6 +238,8 @@ def _converse(talk: Chat) -> None:
 
 def _asker() -> Callable[[], str | None]:
     """Reads a question, or None at the end: with a prompt and editing at a terminal, else plainly."""
+    if sys.stdin is None:  # as it is where whoever started the command closed it
+        return lambda: None
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")
     if not sys.stdin.isatty():

@@ -16,6 +16,7 @@ import yaml
 
 from harness import __version__
 from harness.artefact.store import Store
+from harness.cli import _device_faults_told
 from harness.cli.workspace import make_console
 from harness.errors import HarnessError, Interrupted
 from harness.modeling.memory import need as memory
@@ -1044,3 +1045,9 @@ def test_a_command_without_standard_output_is_no_fault(arguments: str) -> None:
     command_line = f'exec "{sys.executable}" -m harness {arguments} >&-'
     done = subprocess.run(["sh", "-c", command_line], stderr=subprocess.PIPE, check=False, cwd=ROOT)
     assert (done.stderr, done.returncode) == (b"", 0)
+
+
+def test_a_copy_onto_a_full_device_names_where_it_goes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), _device_faults_told():
+        raise OSError(errno.ENOSPC, "full", "from/here", None, "to/there")
+    assert "no space left on the device for to/there" in capsys.readouterr().err

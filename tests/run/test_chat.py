@@ -21,7 +21,7 @@ from harness.artefact.call import RESULT_FILE, StageResult
 from harness.errors import InputError
 from harness.modeling.load import bytes_tokenizer, load_model
 from harness.modeling.text import Encoder
-from harness.run.chat import Chat, Shown, _libraries
+from harness.run.chat import Chat, Shown, _asker, _libraries
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from tests.helpers import (
@@ -376,3 +376,8 @@ def test_where_nvidia_smi_fails_nobody_is_answered_on_the_cpu_unasked(
     assert "HARNESS_ACCELERATOR=cpu" in refused.stderr
     monkeypatch.setenv("HARNESS_ACCELERATOR", "cpu")
     assert command("chat", *options, "--once", "Hi.").exit_code == 0
+
+
+def test_an_input_that_is_closed_is_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert _asker()() is None

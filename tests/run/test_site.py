@@ -72,6 +72,10 @@ def test_a_line_of_setup_may_be_several_of_shell(tmp_path: Path) -> None:
     assert site(tmp_path, f"[slurm]\nsetup = [{json.dumps(lines)}]\n").setup == (lines,)
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_the_configuration(tmp_path: Path) -> None:
+    assert site(tmp_path, '\ufeff[slurm]\naccount = "lab"\n').account == "lab"
+
+
 def test_a_configuration_that_is_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="which is no file"):
         slurm_site({"HARNESS_CONFIG": str(tmp_path / "none.toml")})

@@ -161,7 +161,10 @@ class Records:
 
     def attempts(self, stage: str, key: str) -> list[Attempt]:
         values = _read(self._path("attempts", stage, key))
-        return [Attempt(**a) for a in values.get("attempts", [])] if values else []
+        try:
+            return [Attempt(**a) for a in values.get("attempts", [])]
+        except TypeError:  # damaged, or another version's
+            return []
 
     def begin(self, stage: str, key: str, attempt: Attempt) -> None:
         self._keep(stage, key, [*self.attempts(stage, key), attempt])
@@ -183,9 +186,11 @@ class Records:
     def fault(self, stage: str, key: str, submission: str, restart: int) -> MachineFault | None:
         """Of this start."""
         values = _read(self._path("faults", stage, key))
-        fault = MachineFault(**values) if values else None
-        is_of_it = fault is not None and (fault.submission, fault.restart) == (submission, restart)
-        return fault if is_of_it else None
+        try:
+            fault = MachineFault(**values)
+        except TypeError:  # there is none, or a damaged one, or another version's
+            return None
+        return fault if (fault.submission, fault.restart) == (submission, restart) else None
 
     def _keep(self, stage: str, key: str, attempts: list[Attempt]) -> None:
         _write(

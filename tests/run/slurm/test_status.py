@@ -547,3 +547,13 @@ def test_as_json_a_status_has_all_that_is_known_of_a_stage(place: Place) -> None
         "job": JOB, "node": "n1", "why": "the loss is not a number", "log": str(log),
         "tail": ["last words"], "warning": "",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["attempts", "faults"])
+def test_notes_of_another_version_are_as_none(place: Place, kind: str) -> None:
+    place.submit()
+    stage = place.stage
+    path = place.records.root / kind / f"{stage.stage}-{stage.key[:16]}.json"
+    path.write_text(json.dumps({"attempts": [{"x": 1}]}), encoding="utf-8")
+    assert place.records.attempts(stage.stage, stage.key) == []
+    assert place.records.fault(stage.stage, stage.key, "s", 0) is None

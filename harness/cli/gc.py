@@ -10,14 +10,21 @@ from harness.cli.workspace import Workspace, load_specs, spec_folder, with_works
 
 @click.command()
 @click.argument("artefacts", nargs=-1, metavar="[STAGE/KEY]...")
-@click.option("--specs", default=None, type=click.Path(path_type=Path), help="[default: specs]")
+@click.option(
+    "--specs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="What is referred to from these is needed; may be given several times  [default: specs]",
+)
 @click.option("--yes", is_flag=True, help="Remove what is listed.")
 @with_workspace(VOLUME, DATA)
-def gc(artefacts: tuple[str, ...], specs: Path | None, yes: bool, workspace: Workspace) -> None:
+def gc(
+    artefacts: tuple[str, ...], specs: tuple[Path, ...], yes: bool, workspace: Workspace
+) -> None:
     """List, and with --yes remove, what is not needed.
 
-    That is what no spec below specs/ refers to as it stands now, nor `harness settle` bought for it;
-    or the artefacts named.
+    That is what no spec below specs/ (or those of --specs) refers to as it stands now, nor `harness
+    settle` bought for it; or the artefacts named.
     """
     from rich.filesize import decimal
 
@@ -29,7 +36,7 @@ def gc(artefacts: tuple[str, ...], specs: Path | None, yes: bool, workspace: Wor
         items = named_items(store, artefacts)
     else:
         planners = [workspace.planner(name) for name in ("docker", "local")]
-        rows = load_specs((specs or spec_folder(),))
+        rows = load_specs(specs or (spec_folder(),))
         settled = [of for loaded in rows for of in bought(loaded, store.root)]
         items = collect(store, rows, planners, settled)
     size = 0

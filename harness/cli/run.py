@@ -90,8 +90,13 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
             console.print(f"row {row_plan.row.row}: its data card is {card}", markup=False)
     if failures:
         raise StagesFailed(failures, not_run)
-    judged = [p.row.row for p in plans if any(s.stage == "judge" and s.artefact for s in p.stages)]
+    judged = [p for p in plans if any(s.stage == "judge" and s.artefact for s in p.stages)]
     if judged and not stages:
-        row = judged[0]
-        told = f"look at it: harness show {row} --outputs; harness verify {row}; harness report"
+        row, report = judged[0].row.row, ""
+        if not judged[0].spec.resolve().is_relative_to(Path("specs").resolve()):
+            # A row's name is known below specs/ alone.
+            row = judged[0].target
+            report = "".join(f" {spec}" for spec in specs)
+            report += f" --scale {judged[0].row.scale}" if judged[0].row.scale != "full" else ""
+        told = f"look at it: harness show {row} --outputs; harness verify {row}; harness report{report}"
         print_hanging(console, told)

@@ -42,6 +42,15 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 LFS_BEGIN = b"version "
 """How a pointer of Git LFS begins, which stands in place of a large file that was not fetched."""
+NAME_A_TEMPLATE = (
+    "Name a template in the spec, or write one (template.prompt, with end and special)."
+)
+CHAT_TEMPLATES = (
+    "chat_template.jinja",
+    "additional_chat_templates",
+    "chat_template.json",
+)
+"""Where a folder may have one beside tokenizer_config.json."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "vocab.txt")
 
 GENERAL_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")
@@ -553,6 +562,20 @@ def check_model(folder: Path) -> None:
             fault = e.strerror or str(e)
         if fault:
             raise InputError(f"{path} cannot be read: {fault}", "Download the file again.")
+
+
+def check_chat_template(folder: Path) -> None:
+    """Raises InputError where a folder has no chat template in any of the places that transformers
+    reads one from."""
+    if any((folder / name).exists() for name in CHAT_TEMPLATES):
+        return
+    try:
+        text = (folder / "tokenizer_config.json").read_text(encoding="utf-8")
+        settings = json.loads(text)
+    except (ValueError, OSError):
+        settings = None
+    if isinstance(settings, dict) and not settings.get("chat_template"):
+        raise InputError(f"the tokenizer in {folder} brings no chat template", NAME_A_TEMPLATE)
 
 
 def _shards(index: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from harness.errors import InputError
+from harness.modeling.load import NAME_A_TEMPLATE
 from harness.modeling.template_pieces import History, Piece
 from harness.spec.template import DATE
 
@@ -18,7 +19,6 @@ PROBE = "the answer ends here"
 LETTERS = "aAbBcCdDeFfgGhHIjklmMnpPrRsStTuUVwWxXyYzZ+"
 DIRECTIVE = re.compile(r"%[-_0^#:EO]*\d{0,2}[A-Za-z+]")
 ASKS = re.compile(r"strftime_now|date_string")
-_HINT = "Name a template in the spec, or write one (template.prompt, with end and special)."
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
@@ -66,11 +66,15 @@ class TokenizerTemplate:
         self._tokenizer = tokenizer
         self.day = date.fromisoformat(day)
         if not tokenizer.chat_template:
-            raise InputError("the tokenizer brings no chat template (template: tokenizer)", _HINT)
+            raise InputError(
+                "the tokenizer brings no chat template (template: tokenizer)", NAME_A_TEMPLATE
+            )
         try:
             jinja = str(tokenizer.get_chat_template())
         except ValueError as e:
-            raise InputError(f"the tokenizer's chat template cannot be chosen: {e}", _HINT) from e
+            raise InputError(
+                f"the tokenizer's chat template cannot be chosen: {e}", NAME_A_TEMPLATE
+            ) from e
         self.asks_for_date = ASKS.search(jinja) is not None
         """Whether it speaks of the day anywhere: some do so in few conversations."""
         self.jinja = dated(jinja, self.day) if self.asks_for_date else jinja
@@ -83,7 +87,7 @@ class TokenizerTemplate:
             raise InputError(
                 "the tokenizer's chat template puts no special token after an answer, so that a model "
                 "would not learn where to stop",
-                _HINT,
+                NAME_A_TEMPLATE,
             )
         self._after = after
         self.end = after[: match.end()]
@@ -148,7 +152,8 @@ class TokenizerTemplate:
                 break
             if not answered[number].endswith(self._after):
                 raise InputError(
-                    "the tokenizer's chat template does not end every answer in the same way", _HINT
+                    "the tokenizer's chat template does not end every answer in the same way",
+                    NAME_A_TEMPLATE,
                 )
             ended = len(answered[number]) - len(self._after)
             parts += [Piece(conversation[len(before) : ended], number), Piece(self.end, number)]
@@ -168,7 +173,9 @@ class TokenizerTemplate:
                 )
             )
         except (TemplateError, TypeError, ValueError) as e:
-            raise InputError(f"the tokenizer's chat template cannot be filled: {e}", _HINT) from e
+            raise InputError(
+                f"the tokenizer's chat template cannot be filled: {e}", NAME_A_TEMPLATE
+            ) from e
 
 
 def _said(role: str, text: str) -> dict[str, str]:

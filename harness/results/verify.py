@@ -18,7 +18,7 @@ from harness.results.matrix import lines_of
 from harness.results.verdict.deciding import assumed, more
 from harness.results.verdict.outlook import PERCENT
 from harness.results.verdict.sides import KIND_WORDS, KINDS
-from harness.results.verdict.verdict import Weighed, also_within
+from harness.results.verdict.verdict import ANOTHER_JUDGE, Weighed, also_within
 from harness.row.load import LoadedRow
 from harness.row.published_judge import in_words, own_judge
 from harness.row.rejudged import WIN_RATE, is_rejudged
@@ -132,7 +132,7 @@ def sentences(line: MatrixLine) -> list[tuple[str, str]]:
         ("difference", _difference(line)),
         ("margin", _margin(line)),
         ("verdict", _verdict(line)),
-        ("to decide it", more(line.weighed, reported)),
+        ("to decide it", more(line.weighed, reported) or _to_compare(line)),
         ("assumed", assumed(line.weighed)),
         ("not counted", _not_counted(line)),
     ]
@@ -378,12 +378,28 @@ def _verdict(line: MatrixLine) -> str:
     return f"inconclusive: the interval lies partly within {where} and partly outside"
 
 
+def _to_compare(line: MatrixLine) -> str:
+    """What would bring the two judges together, where the spec names nothing of it."""
+    reported, c = line.row.reported, line.cells
+    is_open = c.verdict == ANOTHER_JUDGE and is_rejudged(c.metric)
+    if not is_open or reported.outputs or reported.bridge:
+        return ""
+    text = "the study's own answers, judged by our judge (reported.outputs)"
+    if c.metric == WIN_RATE:
+        text += ", or verdicts of its judge on other models' answers (reported.bridge)"
+    return f"{text}: docs/results.md"
+
+
 def _not_counted(line: MatrixLine) -> str:
     evidence, row = line.weighed.evidence, line.row
     if evidence is None or line.weighed.reported_span is None:
         return ""
-    item = line.weighed.item
-    effects = [f"that both runs may have had the same {item}s, which would narrow the interval"]
+    effects = []
+    if line.weighed.against is None:
+        item = line.weighed.item
+        effects.append(
+            f"that both runs may have had the same {item}s, which would narrow the interval"
+        )
     sources = [step.reply_source for step in row.gen or []]
     if evidence.trains and any(source and source.role == "teacher" for source in sources):
         effects.append(

@@ -79,7 +79,11 @@ empty."""
 
 def _with_digest(data: DataPath) -> DataPath:
     if data.sha256 is None:
-        raise ValueError("the sha256 of what was published is wanted; sha256sum FILE prints it")
+        where = data.path or "FILE"
+        raise ValueError(
+            "the sha256 of what was published is wanted: "
+            f"{{path: {where}, sha256: ...}}, which `sha256sum {where}` prints"
+        )
     return data
 
 

@@ -33,8 +33,10 @@ from harness.run.bridging import verdicts_on
 from harness.run.executors import HOST, on_loopback
 from harness.run.plan import RowPlan, StagePlan, command_for, dump, endpoints_of, evaluated
 from harness.spec.base import Endpoint
+from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
+from harness.stats.bridge import FEWEST_PROMPTS
 
 ANSWERING = "eval.answer.engine: "
 
@@ -136,6 +138,8 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
         for source, name in ((stage.base, "hub"), (stage.judge_model, "judge_hub")):
             if source is not None and source.path is not None:
                 load.check_model(files.locate(source.path))
+                if name == "hub":
+                    _check_chat_template(_template_of(stage), source, files)
             elif source is not None and source.hub is not None and name in snapshots:
                 load.check_model(Path(snapshots[name]))
     if stage.stage == "answer":
@@ -151,6 +155,21 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
     _check_reads(stage.stage, stage.params, files, snapshots)
 
 
+def _template_of(stage: StagePlan) -> Template | None:
+    answer: Answer | None = stage.params.get("answer")
+    if answer is not None:
+        return answer.template if answer.engine.uses_template else None
+    template: Template | None = stage.params.get("template")
+    return template
+
+
+def _check_chat_template(template: Template | None, model: ModelSource, files: Files) -> None:
+    if template is None or not template.from_tokenizer or model.chat_format is not None:
+        return
+    if model.path is not None:
+        load.check_chat_template(files.locate(model.path))
+
+
 def check_row(row: Row, files: Files) -> None:
     """Look at what the stages of a row read that is no training data (harness.run.training_data),
     without a plan: as far as its files are here, and nothing of the hub's.
@@ -161,12 +180,31 @@ def check_row(row: Row, files: Files) -> None:
     for setting, stage, params in _reading(row):
         with contextlib.suppress(DataAbsent, ImportError), blamed(*setting):
             _check_reads(stage, params, files, {})
+    if row.reported.bridge and row.answer is not None:
+        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "bridge"):
+            _check_bridge(row.answer, files)
     if row.answer is not None:
         with blamed("eval", "answer", "engine"):
             row.answer.engine.check_model(row.model, row.train, ANSWERING)
     if row.model is not None and row.model.path is not None:
         with contextlib.suppress(DataAbsent), blamed("model", "path"):
             load.check_model(files.locate(row.model.path))
+        answer = row.answer
+        is_asked = answer is not None and answer.template is None and answer.engine.uses_template
+        if row.train is not None or is_asked:
+            with contextlib.suppress(DataAbsent), blamed("template"):
+                _check_chat_template(row.template, row.model, files)
+
+
+def _check_bridge(answer: Answer, files: Files) -> None:
+    """Raises InputError for a bridge that no verdict could go over: its judge is paid all the same."""
+    values = dump(answer.prompts, lambda data: str(files.locate(data)))
+    prompts = _read(PromptSet.model_validate(values), {})
+    if prompts and len(prompts) < FEWEST_PROMPTS:
+        raise InputError(
+            f"a bridge needs {FEWEST_PROMPTS} prompts, and the row has {len(prompts)}",
+            "Leave the bridge out, or give the study's own answers (reported.outputs).",
+        )
 
 
 def check_prices(row: Row) -> None:

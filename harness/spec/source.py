@@ -89,6 +89,12 @@ class Node:
         return node, mark
 
 
+def _is_indented_by_tab(text: str, number: int) -> bool:
+    lines = text.splitlines()
+    line = lines[number] if number < len(lines) else ""
+    return "\t" in line[: len(line) - len(line.lstrip())]
+
+
 def parse(path: Path, faults: list[Fault], what: str = "a spec") -> Node | None:
     """Read one YAML file, which is `what`; what is wrong with it is added to `faults`."""
     text = _read(path, faults)
@@ -102,7 +108,10 @@ def parse(path: Path, faults: list[Fault], what: str = "a spec") -> Node | None:
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         place = Mark(path, mark.line + 1, mark.column + 1) if mark else Mark(path)
-        faults.append(Fault(place, f"not valid YAML: {e.problem or e.context}"))
+        fault = e.problem or e.context
+        if mark and _is_indented_by_tab(text, mark.line):
+            fault = "a tab begins the line, and YAML is indented with spaces"
+        faults.append(Fault(place, f"not valid YAML: {fault}"))
         return None
     except yaml.YAMLError as e:
         match = Reader.NON_PRINTABLE.search(text)

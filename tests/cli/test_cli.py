@@ -426,6 +426,22 @@ def test_outside_of_a_checkout_the_commands_that_need_specs_say_so(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_gc_keeps_what_any_of_the_given_folders_refers_to(place: Path) -> None:
+    write_row(place / "mine", "two", eval=None)
+    command("run", "specs", "mine")
+    for folders in (("specs", "mine"), ("mine", "specs")):
+        listed = command("gc", *(word for f in folders for word in ("--specs", f)))
+        assert listed.stdout.startswith("0 items"), listed.stdout
+    assert "no spec refers to it" in command("gc", "--specs", "mine").stdout
+
+
+def test_run_ends_with_commands_that_find_a_row_outside_specs(place: Path) -> None:
+    write_row(place / "mine", "two", eval=evaluation(place / "mine"))
+    told = " ".join(command("run", "mine").stdout.split())
+    assert "harness verify mine/two.yaml; harness report mine" in told
+    assert "harness verify one; harness report" in command("run", "specs").stdout
+
+
 def test_show_of_an_unknown_row_names_those_that_are_near(place: Path) -> None:
     write_row(place / "specs", "alpaca-1.8b")
     result = command("show", "alpaca-18b")

@@ -278,6 +278,8 @@ def test_an_endpoint_with_two_servers_is_refused(folder: Path) -> None:
         ("# nothing\n", "1:1: a spec is a mapping of keys to values; this file holds none"),
         ("\n- row: one\n", "2:1: a spec is a mapping of keys to values; this file holds none"),
         ("row: one\ntitle: [a\n", "3:1: not valid YAML: did not find expected ',' or ']'"),
+        ("row: one\ntrain:\n\tsteps: 1\n", "3:1: not valid YAML: a tab begins the line, and "
+         "YAML is indented with spaces"),
         ("row: one\n---\nrow: two\n", "2:1: not valid YAML: but found another document"),
         ("row: one\ntitle: 2024-13-45\n", "2:8: not valid YAML: '2024-13-45' is not what its tag "
          "says: month must be in 1..12"),

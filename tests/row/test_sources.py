@@ -210,7 +210,7 @@ def test_published_files_are_given_by_address_and_have_a_digest(folder: Path) ->
     assert [d.name for d in row.reported.outputs] == ["https://x.org/model_outputs.json"]
     assert [d.member for d in row.reported.annotations] == ["b/a.json", None]
     (fault,) = faults_of("reported: {outputs: data.json}")
-    assert "the sha256 of what was published is wanted" in fault
+    assert "the sha256 of what was published is wanted: {path: " in fault
     (fault,) = faults_of("reported: {annotations: [{url: 'https://x.org/a.json'}]}")
     assert fault.startswith("a.yaml:3:")
     assert "an address needs the sha256" in fault

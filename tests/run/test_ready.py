@@ -1,6 +1,7 @@
 """Faults of an evaluation that are told before a row's first stage runs."""
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -300,3 +301,45 @@ def test_an_adapter_that_vllm_would_serve_in_float32_is_refused_by_run_and_by_va
                 check()
         else:
             check()
+
+
+def test_fewer_prompts_than_a_bridge_needs_are_told(tmp_path: Path) -> None:
+    """Before its judge is paid for what no verdict could use."""
+    files = {
+        "outputs": [{"instruction": "Say no.", "output": "No."}],
+        "annotations": [{"instruction": "Say no.", "output_2": "No.", "preference": 2.0}],
+    }
+    model = {}
+    for name, records in files.items():
+        text = json.dumps(records)
+        (tmp_path / f"{name}.json").write_text(text)
+        model[name] = {"path": f"{name}.json", "sha256": sha256(text.encode()).hexdigest()}
+    judge = {"model": "retired", "annotator": "chatgpt", "baseline": "prompts"}
+    reported = {"judge": judge, "bridge": [model], "win_rate": 40}
+    parts = evaluation(tmp_path)
+    parts["judge"] = {"kind": "alpaca_eval", "annotator": "chatgpt", **ASKED}
+    path = write_row(tmp_path, eval=parts, reported=reported)
+    (loaded,) = load_rows([path])
+    with pytest.raises(InputError, match="a bridge needs 30 prompts, and the row has 1"):
+        ready.check_row(loaded.row, Files(None, None))
+
+
+def test_a_tokenizer_without_the_chat_template_that_is_asked_for_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_text("{}")
+    (folder / "model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    parts = evaluation(tmp_path)
+    path = write_row(tmp_path, eval=parts, model={"path": "model"}, template="tokenizer")
+    (loaded,), (plan,) = load_rows([path]), planned(tmp_path / "runs", path)
+    checks = (
+        lambda: ready.check_row(loaded.row, Files(None, None)),
+        lambda: ready.check(plan, Files(None, None)),
+    )
+    for check in checks:
+        with pytest.raises(InputError, match="brings no chat template"):
+            check()
+    (folder / "chat_template.jinja").write_text("{{ messages }}")
+    for check in checks:
+        check()

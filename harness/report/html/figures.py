@@ -38,8 +38,11 @@ def pill(verdict: str) -> Html:
 
 
 def margin(line: MatrixLine) -> float | None:
-    """Also of a number that is not run yet."""
+    """About the reported number; also of a number that is not run yet. None where ours is held against
+    the study's own answers in its place."""
     c = line.cells
+    if line.weighed.against is not None:
+        return None
     if c.margin is None and c.reported is not None:
         return margin_of(line.row, c.metric)
     return c.margin

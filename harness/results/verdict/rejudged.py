@@ -15,6 +15,7 @@ from harness.results.verdict.sides import (
     difference_interval,
     freedom,
     mean_of,
+    within_range,
 )
 from harness.row.rejudged import WIN_RATE
 from harness.run.bridging import PromptPlace, verdicts_on
@@ -101,7 +102,7 @@ def against_published(
     def interval(level: float) -> tuple[float, float]:
         freedom_ = freedom(len(shared))
         half = half_width(max(0.0, variance), between, reproduced.df, freedom_, level) + left_open
-        return middle - half, middle + half
+        return within_range(middle - half, middle + half, bounds)
 
     low, high = interval(LEVEL)
     error = math.sqrt(squares) / n

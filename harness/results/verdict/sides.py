@@ -9,6 +9,7 @@ from harness.results.verdict.evidence import Evidence
 from harness.row.reported import Reported
 from harness.stats.intervals import (
     LEVEL,
+    Range,
     ScoreSpan,
     centre_of_mean,
     error_of_mean,
@@ -144,6 +145,14 @@ def share_of_range(share: float, evidence: Evidence, margin: float | None) -> fl
     if evidence.bounds is None:
         return margin or 0.0
     return share * (evidence.bounds[1] - evidence.bounds[0])
+
+
+def within_range(low: float, high: float, bounds: Range | None) -> tuple[float, float]:
+    """An interval of the difference of two scores, cut to what a difference can be."""
+    if bounds is None:
+        return low, high
+    most = bounds[1] - bounds[0]
+    return max(low, -most), min(high, most)
 
 
 def difference_interval(

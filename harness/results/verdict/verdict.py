@@ -12,7 +12,6 @@ stands in benchmarks/README.md.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from statistics import fmean
 
 from harness.artefact.manifest import MetricValue
@@ -38,6 +37,7 @@ from harness.results.verdict.sides import (
     reported_span_of,
     reproduced_interval,
     reproduced_of,
+    within_range,
 )
 from harness.row.published_judge import another_judge
 from harness.row.rejudged import WIN_RATE, is_rejudged
@@ -369,7 +369,12 @@ def _compare(
 ) -> Weighed:
     reported_span, reported_error, origin = reported_span_of(reported, evidence, reproduced)
     assumed = assumed_spread(evidence, margin)
-    low, high = difference_interval(reproduced, reported_span, assumed, level)
+
+    def interval(level: float) -> tuple[float, float]:
+        ends = difference_interval(reproduced, reported_span, assumed, level)
+        return within_range(*ends, evidence.bounds)
+
+    low, high = interval(level)
     name = decide(low, high, margin, may_be_reproduced=not evidence.trained_once)
     ends = f"{low:+.1f} and {high:+.1f} points"
     if evidence.bounds != (0, 100):
@@ -395,5 +400,5 @@ def _compare(
         assumed=assumed,
         foretold=foretold,
         outlook=Outlook(evidence, reproduced, reported_span, margin),
-        interval=partial(difference_interval, reproduced, reported_span, assumed),
+        interval=interval,
     )

@@ -91,6 +91,30 @@ def test_ours_and_their_own_answers_under_one_judge_give_the_verdict(tmp_path: P
     assert verified(tmp_path, spec).exit_code == 0
 
 
+def test_what_a_pair_of_trainings_leaves_open_is_no_more_than_a_difference_can_be(
+    tmp_path: Path,
+) -> None:
+    spec = scored_row(
+        tmp_path, wins(0, 4), wins(4, 4), wins(2, 4),
+        trained=True,
+        reported={"judge": OTHER, "win_rate": 40, "outputs": outputs(tmp_path, "published")},
+        replicates={"train_seeds": [1, 2]},
+    )  # fmt: skip
+    difference = metric(tmp_path, spec)["difference"]
+    assert (difference["low"], difference["high"]) == (-100, 100)
+
+
+def test_that_prompts_are_the_same_is_counted_against_their_own_answers(tmp_path: Path) -> None:
+    ours, theirs = wins(510, PROMPTS), wins(500, PROMPTS)
+    spec = row(tmp_path, ours, theirs, outputs=outputs(tmp_path, "published"))
+    assert "not counted" not in words(tmp_path, spec)
+
+
+def test_what_would_make_another_judges_number_comparable_is_said(tmp_path: Path) -> None:
+    text = words(tmp_path, row(tmp_path, wins(510, PROMPTS)))
+    assert "to decide it the study's own answers, judged by our judge (reported.outputs)" in text
+
+
 def test_far_from_their_own_answers_it_is_not_reproduced(tmp_path: Path) -> None:
     spec = row(
         tmp_path, wins(800, PROMPTS), wins(500, PROMPTS), outputs=outputs(tmp_path, "published")
@@ -245,6 +269,8 @@ def test_the_report_draws_either_way_on_the_numbers_own_axis(tmp_path: Path) -> 
         page = to.read_text()
         assert words in page
         assert page.count('class="rejudged"') == 1
+        # It lies about the reported number, which their answers stand in place of.
+        assert ("margin ±3" in page) == (spec != theirs)
 
 
 def test_published_answers_need_no_bridge(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ from harness.row.load import LoadedRow
 from harness.row.rejudged import WIN_RATE, bridge_rows
 from harness.row.row import Replicates
 from harness.row.twin import SUFFIX
+from harness.run import ready
 from harness.run.executors import Executor, waiting
 from harness.run.plan import Planner, RowPlan, StagePlan
 from harness.run.runner import Runner
@@ -234,6 +235,7 @@ class Settler:
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]
         if to_run:
+            ready.check(plan, self.planner.files)
             usd = _price(to_run, what)
             yield f"first {what}: {counted(len(to_run), 'stage')}, about ${usd:.2f}"
             return

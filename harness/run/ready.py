@@ -27,9 +27,11 @@ from harness.llm.secrets import read_key
 from harness.modeling import load
 from harness.modeling.memory import shapes
 from harness.modeling.template_pieces import pieces
+from harness.row.load import LoadedRow
+from harness.row.rejudged import RetiredVerdicts, bridge_rows
 from harness.row.row import Row
 from harness.run import training_data
-from harness.run.bridging import verdicts_on
+from harness.run.bridging import check_pairs, verdicts_of
 from harness.run.executors import HOST, on_loopback
 from harness.run.plan import RowPlan, StagePlan, command_for, dump, endpoints_of, evaluated
 from harness.spec.base import Endpoint
@@ -147,7 +149,7 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
     elif stage.stage == "train":
         _check_layers(stage)
     if stage.retired is not None:
-        verdicts_on(stage, files)
+        _check_bridge(stage.retired, stage.inputs["outputs"].params["answer"], files, snapshots)
     _check_reads(stage.stage, stage.params, files, snapshots)
 
 
@@ -161,6 +163,11 @@ def check_row(row: Row, files: Files) -> None:
     for setting, stage, params in _reading(row):
         with contextlib.suppress(DataAbsent, ImportError), blamed(*setting):
             _check_reads(stage, params, files, {})
+    for number, bridging in enumerate(bridge_rows(LoadedRow(row, Path(), False))):
+        answer = bridging.loaded.row.answer
+        assert answer is not None
+        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "bridge", number):
+            _check_bridge(bridging.retired, answer, files, {})
     if row.answer is not None:
         with blamed("eval", "answer", "engine"):
             row.answer.engine.check_model(row.model, row.train, ANSWERING)
@@ -243,6 +250,17 @@ def _check_reads(
             "Take the judge single_grading, or a prompt set of single instructions.",
         )
     judge.check(prompts, snapshots)
+
+
+def _check_bridge(
+    retired: RetiredVerdicts, answer: Answer, files: Files, snapshots: dict[str, str]
+) -> None:
+    verdicts = verdicts_of(retired, answer, files)
+    asked = dump({"prompts": answer.prompts}, lambda data: str(files.locate(data)))["prompts"]
+    prompts = _read(PromptSet.model_validate(asked), snapshots)
+    # What is asked in later turns is not known yet.
+    if prompts and not any(prompt.later for prompt in prompts):
+        check_pairs(files.locate(retired.annotations), verdicts.keys(), prompts)
 
 
 def _check_size(stage: StagePlan) -> None:

@@ -90,19 +90,23 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
                 "Give the outputs that were judged (reported.bridge, outputs).",
             )
         preference, _ = as_preference(fields.get("preference"))
-        if preference is not None:
-            place = places[prompt]
-            before = verdicts.get((*prompt, place - 1))
-            # A prompt that is asked twice has two outputs, and two verdicts.
-            if place >= times[prompt] > 0 and before not in (None, preference - 1):
-                raise InputError(
-                    f"{record.place(path)}: a second, other verdict on the same output, of the prompt "
-                    f"{prompt[0][:60]!r}",
-                    "Which of them the published number counts is not known. Give the file that it is "
-                    "computed from.",
-                )
-            verdicts[*prompt, place] = preference - 1
+        place = places[prompt]
         places[prompt] += 1
+        if preference is None:
+            continue
+        # A prompt that is asked twice has two outputs, and two verdicts. One more is on an output
+        # whose judging failed before, or repeats one.
+        if place >= times[prompt] > 0:
+            earlier = range(times[prompt])
+            empty = (number for number in earlier if (*prompt, number) not in verdicts)
+            place = next(empty, place % times[prompt])
+        if verdicts.setdefault((*prompt, place), preference - 1) != preference - 1:
+            raise InputError(
+                f"{record.place(path)}: a second, other verdict on the same output, of the prompt "
+                f"{prompt[0][:60]!r}",
+                "Which of them the published number counts is not known. Give the file that it is "
+                "computed from.",
+            )
     if not verdicts or all(score <= 0 for score in verdicts.values()):
         raise InputError(
             f"{path} holds no verdicts from 1 (lost) to 2 (won)",

@@ -265,6 +265,35 @@ def test_two_other_verdicts_on_one_output_are_refused_and_the_same_twice_is_one(
     assert sorted(read_verdicts(path, judge, answers).values()) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("answers", "verdicts", "found"),
+    [
+        (1, [None, 2.0], [1]),
+        (1, [2.0, None], [1]),
+        (2, [None, 1.0, 2.0], [1, 0]),
+        (2, [1.0, 2.0, 1.0, 2.0], [0, 1]),
+    ],
+)
+def test_a_verdict_after_a_judging_that_failed_is_on_the_same_output(
+    tmp_path: Path, answers: int, verdicts: list[float | None], found: list[float]
+) -> None:
+    outputs, path = tmp_path / "answers.json", tmp_path / "annotations.json"
+    outputs.write_text(json.dumps([{"instruction": "one", "output": "x"}] * answers))
+    rows = [{"instruction": "one", "output_2": "x", "preference": verdict} for verdict in verdicts]
+    path.write_text(json.dumps(rows))
+    read = read_verdicts(path, PublishedJudge(model="gone"), outputs)
+    assert read == {("one", "", place): score for place, score in enumerate(found)}
+
+
+def test_a_failed_judging_hides_no_second_other_verdict(tmp_path: Path) -> None:
+    outputs, path = tmp_path / "answers.json", tmp_path / "annotations.json"
+    outputs.write_text(json.dumps([{"instruction": "one", "output": "x"}]))
+    rows = [{"instruction": "one", "preference": verdict} for verdict in (None, 1.0, 2.0)]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(InputError, match="a second, other verdict on the same output"):
+        read_verdicts(path, PublishedJudge(model="gone"), outputs)
+
+
 def test_what_is_judged_beside_the_row_is_remembered_apart(tmp_path: Path) -> None:
     """A changed spec is compared with the row's own last judging."""
     published = outputs(tmp_path, "published")

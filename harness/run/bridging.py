@@ -107,7 +107,7 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
                 "Which of them the published number counts is not known. Give the file that it is "
                 "computed from.",
             )
-    if not verdicts or all(score <= 0 for score in verdicts.values()):
+    if not verdicts:
         raise InputError(
             f"{path} holds no verdicts from 1 (lost) to 2 (won)",
             "A bridge needs an annotations.json: instruction and preference of each prompt.",

@@ -186,6 +186,20 @@ def test_a_bridge_can_find_that_it_is_not_reproduced(tmp_path: Path) -> None:
     assert metric(tmp_path, bridged(tmp_path, 6, value=80.0))["verdict"] == "not reproduced"
 
 
+def test_a_model_that_lost_everything_is_a_bridge_as_one_that_won_everything(
+    tmp_path: Path,
+) -> None:
+    shifts = []
+    for preference in (1.0, 2.0):
+        spec = bridged(tmp_path / str(preference), 1, preference=preference)
+        found = metric(tmp_path / str(preference), spec)
+        assert found["verdict"] == "not reproduced"
+        (shift,) = found["bridge"]["shifts"]
+        shifts.append(shift["value"])
+    assert shifts[0] < -5
+    assert shifts[1] > 5
+
+
 def test_too_few_prompts_of_both_judges_are_no_bridge(tmp_path: Path) -> None:
     models = agreeing(tmp_path, 1)
     few: list[float | None] = [*wins(10, 29), *[None] * (PROMPTS - 29)]

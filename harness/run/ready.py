@@ -28,7 +28,7 @@ from harness.modeling import load
 from harness.modeling.memory import shapes
 from harness.modeling.template_pieces import pieces
 from harness.row.load import LoadedRow
-from harness.row.rejudged import RetiredVerdicts, bridge_rows
+from harness.row.rejudged import RetiredVerdicts, bridge_rows, published_row
 from harness.row.row import Row
 from harness.run import training_data
 from harness.run.bridging import check_pairs, verdicts_of
@@ -163,17 +163,27 @@ def check_row(row: Row, files: Files) -> None:
     for setting, stage, params in _reading(row):
         with contextlib.suppress(DataAbsent, ImportError), blamed(*setting):
             _check_reads(stage, params, files, {})
-    for number, bridging in enumerate(bridge_rows(LoadedRow(row, Path(), False))):
-        answer = bridging.loaded.row.answer
-        assert answer is not None
-        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "bridge", number):
-            _check_bridge(bridging.retired, answer, files, {})
+    _check_beside(LoadedRow(row, Path(), False), files)
     if row.answer is not None:
         with blamed("eval", "answer", "engine"):
             row.answer.engine.check_model(row.model, row.train, ANSWERING)
     if row.model is not None and row.model.path is not None:
         with contextlib.suppress(DataAbsent), blamed("model", "path"):
             load.check_model(files.locate(row.model.path))
+
+
+def _check_beside(loaded: LoadedRow, files: Files) -> None:
+    """What the row's judge judges beside the row."""
+    published = published_row(loaded)
+    if published is not None:
+        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "outputs"):
+            _check_reads("answer", {"answer": published.row.answer}, files, {})
+    for number, bridging in enumerate(bridge_rows(loaded)):
+        answer = bridging.loaded.row.answer
+        assert answer is not None
+        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "bridge", number):
+            _check_reads("answer", {"answer": answer}, files, {})
+            _check_bridge(bridging.retired, answer, files, {})
 
 
 def check_prices(row: Row) -> None:

@@ -105,6 +105,29 @@ def test_ours_and_their_own_answers_under_one_judge_give_the_verdict(tmp_path: P
     assert verified(tmp_path, spec).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("rows", "message", "hint"),
+    [
+        ([{"instruction": "another", "output": "x"}], "lacks outputs for 1 of 1 prompts",
+         "Give outputs on this prompt set, or prompts that the file answers."),
+        ([{"instruction": ASKED, "output": text} for text in "xy"], "a second, other output",
+         "Given outputs are one for each prompt."),
+    ],
+)  # fmt: skip
+def test_a_fault_of_their_own_answers_is_told_as_theirs(
+    tmp_path: Path, rows: list[dict[str, str]], message: str, hint: str
+) -> None:
+    published = given(tmp_path / "specs" / "published.json", rows)
+    spec = row(tmp_path, outputs=published)
+    for words_of in (("validate", spec), ("plan", spec, "--volume", tmp_path / "runs")):
+        result = command(*words_of)
+        assert result.exit_code == 2, words_of
+        text = " ".join(result.output.split())
+        assert message in text, words_of
+        assert text.endswith(hint), words_of
+        assert "published.json" in text
+
+
 def test_far_from_their_own_answers_it_is_not_reproduced(tmp_path: Path) -> None:
     spec = row(
         tmp_path, wins(800, PROMPTS), wins(500, PROMPTS), outputs=outputs(tmp_path, "published")

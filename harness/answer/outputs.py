@@ -192,15 +192,14 @@ def given_outputs(data: DataPath | OutputFiles, prompts: Sequence[Prompt]) -> li
         if outputs.setdefault(key, output) != output:
             raise InputError(
                 f"{record.place(path)}: a second, other output for the same prompt: {key[0][:60]!r}",
-                "A reference has one output for each prompt.",
+                "Given outputs are one for each prompt.",
             )
     missing = [prompt for prompt in prompts if prompt.key not in outputs]
     if missing:
         examples = "; ".join(repr(prompt.instruction[:60]) for prompt in missing[:MOST_NAMED])
         raise InputError(
             f"{path} lacks outputs for {len(missing)} of {len(prompts)} prompts: {examples}",
-            "Give the outputs of a baseline on this prompt set (eval.answer.engine.outputs), or "
-            "prompts that it has answered.",
+            "Give outputs on this prompt set, or prompts that the file answers.",
         )
     return [replace(outputs[prompt.key], index=i) for i, prompt in enumerate(prompts)]
 

@@ -40,15 +40,18 @@ from harness.results.purchase import (
     price_of,
     steps,
 )
+from harness.results.verdict.evidence import gather, served_models
 from harness.results.verdict.forecast import DECIDED
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed, assess, margin_of
 from harness.row.load import LoadedRow
-from harness.row.rejudged import WIN_RATE, bridge_rows
+from harness.row.published_judge import another_judge
+from harness.row.rejudged import WIN_RATE, bridge_rows, is_rejudged
 from harness.row.row import Replicates
 from harness.row.twin import SUFFIX
+from harness.run import ready
 from harness.run.executors import Executor, waiting
-from harness.run.plan import Planner, RowPlan, StagePlan
+from harness.run.plan import Planner, RowPlan, StagePlan, target
 from harness.run.runner import Runner
 from harness.stats.spending import levels
 
@@ -89,6 +92,35 @@ class Settler:
         number = numbers_of(cell)
         self.terms = Terms(loaded.row.row, metric, document_of(plan), margin, fixed, rule, number)
         self._find()
+        self._check_judge()
+
+    def _check_judge(self) -> None:
+        """Raises InputError where another judge gave the reported number, and nothing sets the two
+        beside each other."""
+        row, metric = self.loaded.row, self.metric
+        published, own = row.reported.judge_of(metric), row.judge
+        if published is None or own is None or not own.judges_outputs:
+            return
+        plan = self._plan(_counts(self.loaded))
+        by_answers, by_bridge = is_rejudged(metric), metric == WIN_RATE
+        if (by_answers and plan.published) or (by_bridge and plan.bridge):
+            return
+        evidence = gather(row, metric, losses.stages_that_give(plan, metric))
+        another = another_judge(published, own, served_models(evidence) if evidence else set())
+        if not another:
+            return
+        ways = ["the study's own answers (reported.outputs)"] * by_answers
+        ways += ["models that the published judge has judged (reported.bridge)"] * by_bridge
+        hints = [f"Name {' or '.join(ways)}."] * bool(ways)
+        if evidence is None and not another_judge(published, own, {published.model or ""}):
+            hints.append(
+                f"If the server says that {published.model} answers, run the row first: harness run "
+                f"{target(self.spec.row, self.spec.path)}"
+            )
+        raise InputError(
+            f"row {row.row}: nothing that is bought can decide its {metric}: {another}",
+            " ".join(hints),
+        )
 
     def _find(self) -> None:
         """The course, and the row as it was when it began: replicates in the spec since then are
@@ -234,6 +266,7 @@ class Settler:
         plan = self._plan(counts)
         to_run = [stage for stage in plan.stages if stage.artefact is None]
         if to_run:
+            ready.check(plan, self.planner.files)
             usd = _price(to_run, what)
             yield f"first {what}: {counted(len(to_run), 'stage')}, about ${usd:.2f}"
             return

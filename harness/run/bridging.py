@@ -1,31 +1,62 @@
 """The published judge's verdicts on the answers of a bridging model."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
+from harness.answer.answer import Answer
+from harness.answer.prompts import Prompt
 from harness.artefact.keys import Files
+from harness.common.progress import counted
 from harness.data.records import read_records, text_field
 from harness.errors import InputError
 from harness.row.published_judge import is_named
+from harness.row.rejudged import RetiredVerdicts
 from harness.row.reported import PublishedJudge
 from harness.run.plan import StagePlan
+from harness.spec.base import DataPath
+from harness.stats.bridge import FEWEST_PROMPTS
 
 PromptPlace = tuple[str, str, int]
 """Instruction, input, and which time they stand in the prompt set, from 0."""
 
 
 def verdicts_on(stage: StagePlan, files: Files) -> dict[PromptPlace, float]:
-    """The published judge's verdicts on the outputs that a bridging judge stage judges.
+    """The published judge's verdicts on the outputs that a bridging judge stage judges. Raises as
+    `verdicts_of`."""
+    assert stage.retired is not None
+    return verdicts_of(stage.retired, stage.inputs["outputs"].params["answer"], files)
+
+
+def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[PromptPlace, float]:
+    """The published judge's verdicts on a bridging model's answers.
 
     Raises:
         NotFetched, DataAbsent: a file is not there.
         InputError: as `read_verdicts`.
     """
-    retired, answer = stage.retired, stage.inputs["outputs"].params["answer"]
-    assert retired is not None
-    outputs = files.locate(answer.engine.given_outputs)
-    return read_verdicts(files.locate(retired.annotations), retired.judge, outputs)
+    given = answer.engine.given_outputs
+    assert isinstance(given, DataPath)
+    return read_verdicts(files.locate(retired.annotations), retired.judge, files.locate(given))
+
+
+def check_pairs(path: Path, verdicts: Set[PromptPlace], prompts: Sequence[Prompt]) -> None:
+    """Raises InputError where both judges could have judged too few of the prompts that a bridging
+    model is asked. `path`: the file of the published judge's verdicts."""
+    places: Counter[tuple[str, str]] = Counter()
+    asked: set[PromptPlace] = set()
+    for prompt in prompts:
+        asked.add((*prompt.key, places[prompt.key]))
+        places[prompt.key] += 1
+    both = len(asked & verdicts)
+    if both < FEWEST_PROMPTS:
+        raise InputError(
+            f"{path}: of its {counted(len(verdicts), 'verdict')} {both} are on the "
+            f"{counted(len(asked), 'prompt')} that the row asks of this bridging model, and a bridge "
+            f"needs {FEWEST_PROMPTS}",
+            "Give the published judge's verdicts on the row's own prompts, a larger sample "
+            "(reported.bridge, prompts), or the study's own answers (reported.outputs).",
+        )
 
 
 def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[PromptPlace, float]:
@@ -59,20 +90,24 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
                 "Give the outputs that were judged (reported.bridge, outputs).",
             )
         preference, _ = as_preference(fields.get("preference"))
-        if preference is not None:
-            place = places[prompt]
-            before = verdicts.get((*prompt, place - 1))
-            # A prompt that is asked twice has two outputs, and two verdicts.
-            if place >= times[prompt] > 0 and before not in (None, preference - 1):
-                raise InputError(
-                    f"{record.place(path)}: a second, other verdict on the same output, of the prompt "
-                    f"{prompt[0][:60]!r}",
-                    "Which of them the published number counts is not known. Give the file that it is "
-                    "computed from.",
-                )
-            verdicts[*prompt, place] = preference - 1
+        place = places[prompt]
         places[prompt] += 1
-    if not verdicts or all(score <= 0 for score in verdicts.values()):
+        if preference is None:
+            continue
+        # A prompt that is asked twice has two outputs, and two verdicts. One more is on an output
+        # whose judging failed before, or repeats one.
+        if place >= times[prompt] > 0:
+            earlier = range(times[prompt])
+            empty = (number for number in earlier if (*prompt, number) not in verdicts)
+            place = next(empty, place % times[prompt])
+        if verdicts.setdefault((*prompt, place), preference - 1) != preference - 1:
+            raise InputError(
+                f"{record.place(path)}: a second, other verdict on the same output, of the prompt "
+                f"{prompt[0][:60]!r}",
+                "Which of them the published number counts is not known. Give the file that it is "
+                "computed from.",
+            )
+    if not verdicts:
         raise InputError(
             f"{path} holds no verdicts from 1 (lost) to 2 (won)",
             "A bridge needs an annotations.json: instruction and preference of each prompt.",

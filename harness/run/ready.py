@@ -27,16 +27,17 @@ from harness.llm.secrets import read_key
 from harness.modeling import load
 from harness.modeling.memory import shapes
 from harness.modeling.template_pieces import pieces
+from harness.row.load import LoadedRow
+from harness.row.rejudged import RetiredVerdicts, bridge_rows, published_row
 from harness.row.row import Row
 from harness.run import training_data
-from harness.run.bridging import verdicts_on
+from harness.run.bridging import check_pairs, verdicts_of
 from harness.run.executors import HOST, on_loopback
 from harness.run.plan import RowPlan, StagePlan, command_for, dump, endpoints_of, evaluated
 from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
-from harness.stats.bridge import FEWEST_PROMPTS
 
 ANSWERING = "eval.answer.engine: "
 
@@ -151,7 +152,7 @@ def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
     elif stage.stage == "train":
         _check_layers(stage)
     if stage.retired is not None:
-        verdicts_on(stage, files)
+        _check_bridge(stage.retired, stage.inputs["outputs"].params["answer"], files, snapshots)
     _check_reads(stage.stage, stage.params, files, snapshots)
 
 
@@ -180,9 +181,7 @@ def check_row(row: Row, files: Files) -> None:
     for setting, stage, params in _reading(row):
         with contextlib.suppress(DataAbsent, ImportError), blamed(*setting):
             _check_reads(stage, params, files, {})
-    if row.reported.bridge and row.answer is not None:
-        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "bridge"):
-            _check_bridge(row.answer, files)
+    _check_beside(LoadedRow(row, Path(), False), files)
     if row.answer is not None:
         with blamed("eval", "answer", "engine"):
             row.answer.engine.check_model(row.model, row.train, ANSWERING)
@@ -196,15 +195,18 @@ def check_row(row: Row, files: Files) -> None:
                 _check_chat_template(row.template, row.model, files)
 
 
-def _check_bridge(answer: Answer, files: Files) -> None:
-    """Raises InputError for a bridge that no verdict could go over: its judge is paid all the same."""
-    values = dump(answer.prompts, lambda data: str(files.locate(data)))
-    prompts = _read(PromptSet.model_validate(values), {})
-    if prompts and len(prompts) < FEWEST_PROMPTS:
-        raise InputError(
-            f"a bridge needs {FEWEST_PROMPTS} prompts, and the row has {len(prompts)}",
-            "Leave the bridge out, or give the study's own answers (reported.outputs).",
-        )
+def _check_beside(loaded: LoadedRow, files: Files) -> None:
+    """What the row's judge judges beside the row."""
+    published = published_row(loaded)
+    if published is not None:
+        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "outputs"):
+            _check_reads("answer", {"answer": published.row.answer}, files, {})
+    for number, bridging in enumerate(bridge_rows(loaded)):
+        answer = bridging.loaded.row.answer
+        assert answer is not None
+        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "bridge", number):
+            _check_reads("answer", {"answer": answer}, files, {})
+            _check_bridge(bridging.retired, answer, files, {})
 
 
 def check_prices(row: Row) -> None:
@@ -281,6 +283,17 @@ def _check_reads(
             "Take the judge single_grading, or a prompt set of single instructions.",
         )
     judge.check(prompts, snapshots)
+
+
+def _check_bridge(
+    retired: RetiredVerdicts, answer: Answer, files: Files, snapshots: dict[str, str]
+) -> None:
+    verdicts = verdicts_of(retired, answer, files)
+    asked = dump({"prompts": answer.prompts}, lambda data: str(files.locate(data)))["prompts"]
+    prompts = _read(PromptSet.model_validate(asked), snapshots)
+    # What is asked in later turns is not known yet.
+    if prompts and not any(prompt.later for prompt in prompts):
+        check_pairs(files.locate(retired.annotations), verdicts.keys(), prompts)
 
 
 def _check_size(stage: StagePlan) -> None:

@@ -252,6 +252,25 @@ def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
     assert "--scale" not in command("settle", "--help").output
 
 
+def test_another_judges_number_that_nothing_sets_beside_ours_is_not_paid_for(
+    tmp_path: Path,
+) -> None:
+    def refused(**judge: str) -> InputError:
+        numbers = {"judge": judge, "win_rate": {"value": 40.0, "standard_error": 0.3}}
+        spec = scored_row(tmp_path, reported=numbers, replicates={})
+        with pytest.raises(InputError, match="nothing that is bought can decide its win_rate") as e:
+            settler(tmp_path, spec)
+        return e.value
+
+    told = refused(model="judge-0613")
+    assert told.message.endswith("judge-0613 judged the published number, judge ours")
+    assert "(reported.outputs) or models that the published judge has judged" in told.hint
+    assert "If the server says that judge-0613 answers, run the row first" in told.hint
+    assert "run the row first" not in refused(model="judge-0613", annotator="chatgpt").hint
+    numbers = {"judge": {"model": "judge"}, "win_rate": {"value": 40.0, "standard_error": 0.3}}
+    settler(tmp_path, scored_row(tmp_path, reported=numbers, replicates={}))
+
+
 def test_what_nothing_can_repeat_is_looked_at_once_and_stays_open(tmp_path: Path) -> None:
     """A constant answer, by recorded calls of the judge."""
     specs = tmp_path / "specs"

@@ -320,7 +320,7 @@ def test_fewer_prompts_than_a_bridge_needs_are_told(tmp_path: Path) -> None:
     parts["judge"] = {"kind": "alpaca_eval", "annotator": "chatgpt", **ASKED}
     path = write_row(tmp_path, eval=parts, reported=reported)
     (loaded,) = load_rows([path])
-    with pytest.raises(InputError, match="a bridge needs 30 prompts, and the row has 1"):
+    with pytest.raises(InputError, match="of its 1 verdict 1 are on the 1 prompt that"):
         ready.check_row(loaded.row, Files(None, None))
 
 

@@ -16,7 +16,7 @@ from harness.results.verdict import outlook
 from harness.row.reported import PublishedJudge
 from harness.run.bridging import read_verdicts
 from harness.stats.bridge import Predicted, Shift, predict
-from tests.helpers import command
+from tests.helpers import command, evaluation
 from tests.results.scored_rows import scored_row, wins
 
 OTHER = {"model": "gpt-3.5-turbo-0301", "annotator": "chatgpt", "baseline": "prompts"}
@@ -53,7 +53,21 @@ def row(folder: Path, *judgings: Sequence[float], value: float = 40.0, **reporte
     cell = {"value": value, "standard_error": 0.3}
     numbers = {"judge": OTHER, "win_rate": cell} | reported
     replicates = {"judge": 1}
-    return scored_row(folder, *judgings, reported=numbers, replicates=replicates)
+    parts = {}
+    if "bridge" in reported:
+        parts["eval"] = asked_of_a_bridge(folder / "specs")
+    return scored_row(folder, *judgings, reported=numbers, replicates=replicates, **parts)
+
+
+def asked_of_a_bridge(specs: Path) -> dict[str, Any]:
+    """The `eval` part of a row that asks the prompts of these tests."""
+    parts, prompts = evaluation(specs), specs / "asked" / "prompts.jsonl"
+    rows = [{"instruction": f"prompt {n}", "output": "no"} for n in range(PROMPTS)]
+    prompts.parent.mkdir(exist_ok=True)
+    prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts["answer"]["prompts"] = {"file": "asked/prompts.jsonl"}
+    parts["judge"]["reference"] = "asked/prompts.jsonl"
+    return parts
 
 
 def verified(folder: Path, spec: Path, *more: str) -> Any:
@@ -113,6 +127,29 @@ def test_that_prompts_are_the_same_is_counted_against_their_own_answers(tmp_path
 def test_what_would_make_another_judges_number_comparable_is_said(tmp_path: Path) -> None:
     text = words(tmp_path, row(tmp_path, wins(510, PROMPTS)))
     assert "to decide it the study's own answers, judged by our judge (reported.outputs)" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "message", "hint"),
+    [
+        ([{"instruction": "another", "output": "x"}], "lacks outputs for 1 of 1 prompts",
+         "Give outputs on this prompt set, or prompts that the file answers."),
+        ([{"instruction": ASKED, "output": text} for text in "xy"], "a second, other output",
+         "Given outputs are one for each prompt."),
+    ],
+)  # fmt: skip
+def test_a_fault_of_their_own_answers_is_told_as_theirs(
+    tmp_path: Path, rows: list[dict[str, str]], message: str, hint: str
+) -> None:
+    published = given(tmp_path / "specs" / "published.json", rows)
+    spec = row(tmp_path, outputs=published)
+    for words_of in (("validate", spec), ("plan", spec, "--volume", tmp_path / "runs")):
+        result = command(*words_of)
+        assert result.exit_code == 2, words_of
+        text = " ".join(result.output.split())
+        assert message in text, words_of
+        assert text.endswith(hint), words_of
+        assert "published.json" in text
 
 
 def test_far_from_their_own_answers_it_is_not_reproduced(tmp_path: Path) -> None:
@@ -196,12 +233,58 @@ def test_a_bridge_can_find_that_it_is_not_reproduced(tmp_path: Path) -> None:
     assert metric(tmp_path, bridged(tmp_path, 6, value=80.0))["verdict"] == "not reproduced"
 
 
+def test_a_model_that_lost_everything_is_a_bridge_as_one_that_won_everything(
+    tmp_path: Path,
+) -> None:
+    shifts = []
+    for preference in (1.0, 2.0):
+        spec = bridged(tmp_path / str(preference), 1, preference=preference)
+        found = metric(tmp_path / str(preference), spec)
+        assert found["verdict"] == "not reproduced"
+        (shift,) = found["bridge"]["shifts"]
+        shifts.append(shift["value"])
+    assert shifts[0] < -5
+    assert shifts[1] > 5
+
+
 def test_too_few_prompts_of_both_judges_are_no_bridge(tmp_path: Path) -> None:
-    spec = bridged(tmp_path, 1, instruction="another")
+    models = agreeing(tmp_path, 1)
+    few: list[float | None] = [*wins(10, 29), *[None] * (PROMPTS - 29)]
+    spec = row(tmp_path, wins(500, PROMPTS), few, bridge=models)
     result = verified(tmp_path, spec)
     assert result.exit_code == 4
     text = " ".join(result.output.split())
-    assert "the published judge has verdicts on 0; a bridge needs 30" in text
+    assert "the published judge has verdicts on 29; a bridge needs 30" in text
+
+
+def test_a_bridge_that_too_few_verdicts_can_make_is_refused_before_it_is_paid_for(
+    tmp_path: Path,
+) -> None:
+    specs = tmp_path / "specs"
+    verdicts = annotations(tmp_path, "m", wins(10, 29))
+    spec = row(tmp_path, bridge=[{"outputs": outputs(tmp_path, "m"), "annotations": verdicts}])
+    sentence = (
+        f"{specs / 'm-annotations.json'}: of its 29 verdicts 29 are on the 2000 prompts that the row "
+        "asks of this bridging model, and a bridge needs 30"
+    )
+    there = "--volume", tmp_path / "runs", "--executor", "local"
+    for words_of in (
+        ("validate", spec),
+        ("plan", spec, *there),
+        ("run", spec, *there),
+        ("settle", spec, *there, "--usd", "9"),
+        ("settle", spec, *there, "--dry-run"),
+    ):
+        result = command(*words_of)
+        assert result.exit_code == 2, words_of
+        assert sentence in " ".join(result.output.split()), words_of
+    assert not list((tmp_path / "runs").rglob("manifest.json"))
+
+
+def test_verdicts_on_prompts_that_the_row_does_not_ask_are_no_bridge(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="of its 2000 verdicts 0 are on the 2000 prompts"):
+        bridged(tmp_path, 1, instruction="another")
+    assert not list((tmp_path / "runs").rglob("manifest.json"))
 
 
 @pytest.mark.parametrize(
@@ -241,6 +324,35 @@ def test_two_other_verdicts_on_one_output_are_refused_and_the_same_twice_is_one(
     # Asked twice, it was answered twice.
     answers.write_text(json.dumps([{"instruction": "one", "output": "x"}] * 2))
     assert sorted(read_verdicts(path, judge, answers).values()) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("answers", "verdicts", "found"),
+    [
+        (1, [None, 2.0], [1]),
+        (1, [2.0, None], [1]),
+        (2, [None, 1.0, 2.0], [1, 0]),
+        (2, [1.0, 2.0, 1.0, 2.0], [0, 1]),
+    ],
+)
+def test_a_verdict_after_a_judging_that_failed_is_on_the_same_output(
+    tmp_path: Path, answers: int, verdicts: list[float | None], found: list[float]
+) -> None:
+    outputs, path = tmp_path / "answers.json", tmp_path / "annotations.json"
+    outputs.write_text(json.dumps([{"instruction": "one", "output": "x"}] * answers))
+    rows = [{"instruction": "one", "output_2": "x", "preference": verdict} for verdict in verdicts]
+    path.write_text(json.dumps(rows))
+    read = read_verdicts(path, PublishedJudge(model="gone"), outputs)
+    assert read == {("one", "", place): score for place, score in enumerate(found)}
+
+
+def test_a_failed_judging_hides_no_second_other_verdict(tmp_path: Path) -> None:
+    outputs, path = tmp_path / "answers.json", tmp_path / "annotations.json"
+    outputs.write_text(json.dumps([{"instruction": "one", "output": "x"}]))
+    rows = [{"instruction": "one", "preference": verdict} for verdict in (None, 1.0, 2.0)]
+    path.write_text(json.dumps(rows))
+    with pytest.raises(InputError, match="a second, other verdict on the same output"):
+        read_verdicts(path, PublishedJudge(model="gone"), outputs)
 
 
 def test_what_is_judged_beside_the_row_is_remembered_apart(tmp_path: Path) -> None:
@@ -379,9 +491,8 @@ def test_by_a_bridge_one_training_is_allowed_for_as_by_the_same_judge(tmp_path: 
     models = agreeing(tmp_path, 12)
     today = [wins(800 + 30 * n, PROMPTS) for n in range(12)]
     numbers = {"judge": OTHER, "win_rate": {"value": 44.0, "standard_error": 0.3}, "bridge": models}
-    spec = scored_row(
-        tmp_path, wins(1000, PROMPTS), *today, reported=numbers, trained=True, replicates={}
-    )
+    trained = {"trained": True, "replicates": {}, "eval": asked_of_a_bridge(tmp_path / "specs")}
+    spec = scored_row(tmp_path, wins(1000, PROMPTS), *today, reported=numbers, **trained)
     found = metric(tmp_path, spec)
     assert found["verdict"] == "inconclusive"
     # Two standard deviations of 3 points between trainings, on either side.

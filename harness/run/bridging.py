@@ -13,19 +13,11 @@ from harness.errors import InputError
 from harness.row.published_judge import is_named
 from harness.row.rejudged import RetiredVerdicts
 from harness.row.reported import PublishedJudge
-from harness.run.plan import StagePlan
 from harness.spec.base import DataPath
 from harness.stats.bridge import FEWEST_PROMPTS
 
 PromptPlace = tuple[str, str, int]
 """Instruction, input, and which time they stand in the prompt set, from 0."""
-
-
-def verdicts_on(stage: StagePlan, files: Files) -> dict[PromptPlace, float]:
-    """The published judge's verdicts on the outputs that a bridging judge stage judges. Raises as
-    `verdicts_of`."""
-    assert stage.retired is not None
-    return verdicts_of(stage.retired, stage.inputs["outputs"].params["answer"], files)
 
 
 def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[PromptPlace, float]:

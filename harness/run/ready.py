@@ -289,7 +289,7 @@ def _check_bridge(
     retired: RetiredVerdicts, answer: Answer, files: Files, snapshots: dict[str, str]
 ) -> None:
     verdicts = verdicts_of(retired, answer, files)
-    asked = dump({"prompts": answer.prompts}, lambda data: str(files.locate(data)))["prompts"]
+    asked = dump(answer.prompts, lambda data: str(files.locate(data)))
     prompts = _read(PromptSet.model_validate(asked), snapshots)
     # What is asked in later turns is not known yet.
     if prompts and not any(prompt.later for prompt in prompts):

@@ -76,7 +76,7 @@ def marks(line: MatrixLine) -> list[Html]:
 
 def sentence(line: MatrixLine) -> str:
     """The comparison in words; what a figure shows."""
-    return f"{_reported(line)}. {_reproduced(line)}."
+    return f"{_reported(line)}. {_ours(line)}."
 
 
 def _reported(line: MatrixLine) -> str:
@@ -90,7 +90,7 @@ def _reported(line: MatrixLine) -> str:
     return text if margin(line) is None else f"{text}, margin ±{margin(line):g}"
 
 
-def _reproduced(line: MatrixLine) -> str:
+def _ours(line: MatrixLine) -> str:
     c = line.cells
     if c.ours is None:
         return "Not run"

@@ -141,7 +141,7 @@ def _row(line: MatrixLine) -> Html:
             scope="row", role="rowheader", data_label="Row", data_value=c.row),
         _cell("Metric", figures.metric(line), c.metric),
         _cell("Reported", _reported(line), c.reported, True),
-        _cell("Ours", _reproduced(line), c.ours, True),
+        _cell("Ours", _ours(line), c.ours, True),
         _cell("Compared", drawn, None),
         _cell("Judged", _judged(line), c.judged, True),
         _cell("Replicates", numbers.out_of(c.replicates, planned) if planned is not None else "",
@@ -180,7 +180,7 @@ def _reported(line: MatrixLine) -> list[Any]:
     return [line.number(c.reported), _sub(error), _sub(reported_counts(c))]
 
 
-def _reproduced(line: MatrixLine) -> list[Any]:
+def _ours(line: MatrixLine) -> list[Any]:
     c = line.cells
     if c.ours is None:
         return []

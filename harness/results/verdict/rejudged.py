@@ -18,7 +18,7 @@ from harness.results.verdict.sides import (
     within_range,
 )
 from harness.row.rejudged import WIN_RATE
-from harness.run.bridging import PromptPlace, verdicts_on
+from harness.run.bridging import PromptPlace, verdicts_of
 from harness.run.plan import RowPlan
 from harness.stats.bridge import FEWEST_PROMPTS, Bridged, Predicted, Shift, shift
 from harness.stats.intervals import LEVEL, ScoreSpan, half_width
@@ -176,8 +176,9 @@ def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, frozenset[PromptP
     stage = plan.final()[0]
     files = files or (stage.planner.files if stage.planner else None)
     assert files is not None
+    assert stage.retired is not None
     try:
-        retired = verdicts_on(stage, files)
+        retired = verdicts_of(stage.retired, stage.inputs["outputs"].params["answer"], files)
     except DataAbsent:
         return None
     both = [place for place in today if place in retired]

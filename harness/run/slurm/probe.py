@@ -31,6 +31,8 @@ OF_JOBS = frozenset({
     "wait-all-nodes",
 })  # fmt: skip
 """Of the place's flags those that srun lacks, or that would have the look wait or tell somebody."""
+ANSWER = ("node", "sees", "checkout", "lack", "time")
+"""What a node's answer has."""
 BUSY = ("Unable to allocate resources", "Immediate execution impossible")
 
 
@@ -46,8 +48,8 @@ def look(site: SlurmSite, stages: Iterable[str], records: Path, console: Console
     try:
         with only_variables(exported([], site.export)):
             said = tools.call(_command(site, sorted(set(stages)), records, token), ANSWER_S)
-        answer = json.loads(said.splitlines()[-1])
-        _ = answer["node"]
+        told = json.loads(said.splitlines()[-1])
+        answer = {name: told[name] for name in ANSWER}
     except tools.SlurmFault as e:
         if not any(b in e.said for b in BUSY) and "no answer" not in e.said:
             raise InputError(

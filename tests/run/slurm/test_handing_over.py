@@ -57,7 +57,7 @@ def test_a_node_looks_for_images_on_the_volume_of_the_submission(
     assert asked == [("local", tmp_path / "volume")]
 
 
-@pytest.mark.parametrize("said", ["", "Welcome", "42", "[]", "{}"])
+@pytest.mark.parametrize("said", ["", "Welcome", "42", "[]", "{}", '{"node": "n1"}'])
 def test_a_node_that_answers_nothing_that_makes_sense_is_told_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
 ) -> None:

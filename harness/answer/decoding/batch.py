@@ -96,13 +96,16 @@ class Batch:
         if not self.places.has_room(tokens):
             self.starts += self.places.arrange(range(len(self.answers)), len(self.answers), 0)
 
-    def close_up(self) -> None:
-        """Do away with the empty places."""
-        used = [place for place, answer in enumerate(self.answers) if answer is not None]
-        if 0 < len(used) < len(self.answers):
-            shift = self.places.arrange(used, len(used), 0)
-            self.answers = [self.answers[place] for place in used]
-            self.starts, self.last = self.starts[used] + shift, self.last[used]
+    def close_up(self, rows: int) -> None:
+        """Do away with empty places; as many stay as make the answers a multiple of `rows`, or one."""
+        places = [place for place, answer in enumerate(self.answers) if answer is not None]
+        count = len(places) if len(places) == 1 else -(-len(places) // rows) * rows
+        if 0 < count < len(self.answers):
+            empty = [place for place, answer in enumerate(self.answers) if answer is None]
+            places += empty[: count - len(places)]
+            shift = self.places.arrange(places, count, 0)
+            self.answers = [self.answers[place] for place in places]
+            self.starts, self.last = self.starts[places] + shift, self.last[places]
 
 
 def random_numbers(seed: int) -> numpy.random.Generator:

@@ -39,6 +39,9 @@ STEPS_UNSEEN = 8
 that ended got too much is thrown away."""
 PLACES_AT_ONCE = 8
 """On a GPU a prompt waits until one place in so many is free, and several begin together."""
+ROWS_ON_CPU = 4
+"""Answers on a CPU stay a multiple of so many: a matrix product takes no less time for 2 or 3 rows than
+for 4, nor for 5 to 7 than for 8 (benchmarks/README.md)."""
 
 OnStep = Callable[[Mapping[int, int]], None]
 """Is given prompt's number -> tokens so far, of the answers in the making."""
@@ -157,7 +160,7 @@ class Decoder:
                 }
             )
             if not (waiting and self.batching == "continuous"):
-                batch.close_up()
+                batch.close_up(1 if self._on_gpu else ROWS_ON_CPU)
 
     def _begin(self, new: list[DecodingRequest], batch: Batch) -> Batch:
         """Read the new prompts, give each a place and make the first token of each."""

@@ -149,12 +149,8 @@ def test_no_token_outside_the_vocabulary_is_drawn() -> None:
         assert all(0 <= token < 4 for token in drawn.tolist())
 
 
-def test_a_place_that_becomes_free_is_taken_before_the_others_end(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = model_of(*MODELS["qwen2"])
-    asked = [DecodingRequest(n, [n + 1, 2, 3], 20 if n == 0 else 2) for n in range(6)]
-    forwards: dict[str, int] = {}
+def sizes_of_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each step by the places in its batch."""
     sizes: list[int] = []
     real = Decoder._next
 
@@ -163,6 +159,16 @@ def test_a_place_that_becomes_free_is_taken_before_the_others_end(
         return real(self, places, starts, last, mask)
 
     monkeypatch.setattr(Decoder, "_next", count)
+    return sizes
+
+
+def test_a_place_that_becomes_free_is_taken_before_the_others_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = model_of(*MODELS["qwen2"])
+    asked = [DecodingRequest(n, [n + 1, 2, 3], 20 if n == 0 else 2) for n in range(6)]
+    forwards: dict[str, int] = {}
+    sizes = sizes_of_steps(monkeypatch)
     for batching in ("sorted", "continuous"):
         made = decoder(model, batch_size=2, batching=batching)
         made.ends = set()
@@ -171,6 +177,20 @@ def test_a_place_that_becomes_free_is_taken_before_the_others_end(
         forwards[batching] = len(sizes)
         assert 1 in sizes, "an answer that ended leaves the batch"
     assert forwards == {"continuous": 19, "sorted": 19 + 1 + 1}
+
+
+def test_a_batch_on_a_cpu_shrinks_to_numbers_of_rows_that_are_no_slower(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, sizes = model_of(*MODELS["qwen2"]), sizes_of_steps(monkeypatch)
+    made = decoder(model, batch_size=10)
+    made.ends = set()
+    asked = [DecodingRequest(n, [n + 1, 2, 3], 2 * n + 2) for n in range(10)]
+    sizes.clear()
+    found = answers(made, asked)
+    assert sizes == [10] * 3 + [8] * 8 + [4] * 6 + [1] * 2
+    for one in asked:
+        assert found[one.index] == (alone(model, one)[0], "length")
 
 
 @pytest.mark.parametrize("one_at_a_time", [False, True])

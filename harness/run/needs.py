@@ -13,10 +13,11 @@ from harness.artefact import caches, environment
 from harness.artefact.gpus import counted
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
+from harness.common.numbers import byte_size
 from harness.common.paths import nearest_folder, size_of
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.llm.secrets import key_variable, read_key
-from harness.modeling.memory.fit import USABLE, gib, machine_memory
+from harness.modeling.memory.fit import USABLE, machine_memory
 from harness.modeling.memory.need import Need
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
@@ -247,7 +248,7 @@ class _Looking:
         where = counted(devices) if devices else "no GPU is used"
         if not chosen:
             room = int(machine_memory())
-            where += f"; this machine has {gib(room)}"
+            where += f"; this machine has {byte_size(room)}"
             if needed is not None and isinstance(need, Need):
                 needed = needed * need.train.launch.processes + int(need.memory.cpu)
         if needed is None or room is None:
@@ -270,7 +271,7 @@ class _Looking:
         unknown = [item.name for item in absent if item.bytes is None]
         unknown += ["what is trained"] if len(memories) < len(trainings) else []
         free = shutil.disk_usage(nearest_folder(self.store.root)).free
-        note = f"{free / 1e9:.0f} GB are free"
+        note = f"{byte_size(free)} are free"
         note += f"; without {', '.join(unknown)}, whose size is not known" if unknown else ""
         root = str(self.store.root)
         if needed > free:

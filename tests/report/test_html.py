@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.filesize import decimal
 
 from harness.artefact.store import Damaged
+from harness.common.numbers import byte_size
 from harness.errors import HarnessError, InputError
 from harness.report.html import charts
 from harness.report.html.markup import Html, escape, join, tag
@@ -155,7 +155,7 @@ def test_a_story_tells_stages_with_keys_versions_seeds_and_cost(page: Page, volu
     for stage in plan.stages:
         assert stage.key[:12] in words
     for part in (
-        "A Processor, 8 CPUs, 16 GiB", "Python 3.11.7, torch 2.13.0", "train 1", "train 2",
+        "A Processor, 8 CPUs, 16.0 GiB", "Python 3.11.7, torch 2.13.0", "train 1", "train 2",
         "judge (train seed 2) 2 1,000 20 $0.25",
         "together 14 7,000 140 $1.75",
     ):  # fmt: skip
@@ -363,7 +363,7 @@ def test_the_command_writes_the_page_whole_and_says_so(
     judged_row(tmp_path, answers(3), annotations(1.0, 2.0, 1.5))
     said = command("report", "--executor", "local").output
     out = tmp_path / "runs" / "results" / "report.html"
-    assert said == f"written: runs/results/report.html, 1 row, {decimal(len(out.read_bytes()))}\n"
+    assert said == f"written: runs/results/report.html, 1 row, {byte_size(len(out.read_bytes()))}\n"
     assert Page(out.read_text()).all("h1") == ["What was reported, and what was reproduced"]
     before = out.read_bytes()
     command("report", "--executor", "local")

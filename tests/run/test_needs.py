@@ -172,7 +172,7 @@ def test_a_plan_ends_with_what_is_needed_and_the_command_that_brings_it(
     assert result.exit_code == 0
     head, _, tail = result.stdout.partition("\nneeds\n")
     assert "2 stages to run" in head.replace("\n", " ")
-    assert "model    missing   meta-llama/Llama-2-7b-hf  14.0 GB" in tail
+    assert "model    missing   meta-llama/Llama-2-7b-hf  13.0 GiB" in tail
     command_line = f"brought by: harness fetch {spec} --volume {tmp_path / 'volume'}"
     assert command_line in " ".join(tail.split())
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.common.numbers import byte_size
 from harness.errors import InputError
 
 LARGEST = 512 * 2**20
@@ -172,7 +173,7 @@ class AuditSource:
             elif not path.is_file():
                 self.skip(path, "no plain file")
             elif path.stat().st_size > LARGEST:
-                self.skip(path, f"{path.stat().st_size / 2**20:,.0f} MiB")
+                self.skip(path, byte_size(path.stat().st_size))
             else:
                 return True
         except (OSError, RuntimeError) as e:
@@ -207,7 +208,7 @@ def read_text(path: Path) -> str:
     """Raises Unreadable: no permission, binary, or not UTF-8."""
     try:
         if path.stat().st_size > LARGEST:
-            raise Unreadable(f"it has over {LARGEST // 2**20} MiB")
+            raise Unreadable(f"it has over {byte_size(LARGEST)}")
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unreadable("it is not UTF-8 text") from None

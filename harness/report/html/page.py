@@ -12,10 +12,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from rich.filesize import decimal
-
 from harness.artefact.store import write_atomically
 from harness.common.grouping import grouped
+from harness.common.numbers import byte_size
 from harness.common.progress import counted
 from harness.errors import InputError
 from harness.report.formats import written_to
@@ -60,7 +59,7 @@ def write_report(
         with written_to("file"):
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, page)
-        size = decimal(len(page.encode()))
+        size = byte_size(len(page.encode()))
         sentences = [f"written: {out}, {counted(len(listed), 'row')}, {size}"]
     if left_out := len(stories) - len(listed):
         verb = "is" if left_out == 1 else "are"

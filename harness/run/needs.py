@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from harness.answer.engine import QUANTIZATION
 from harness.artefact import caches, environment
 from harness.artefact.gpus import counted
 from harness.artefact.keys import Files
@@ -23,7 +24,7 @@ from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
 from harness.run.executors.serving import NoServer
 from harness.run.foretold import foretold
-from harness.run.plan import Planner, RowPlan, StagePlan, unique
+from harness.run.plan import Planner, RowPlan, StagePlan, dtype_of, unique
 from harness.run.weights import size_by_name, weights_of
 from harness.spec.address import shown
 from harness.spec.base import DATA_SCHEME, DataPath
@@ -178,7 +179,7 @@ class _Looking:
             return NeededItem(kind, name, "there", size_of(folder), str(folder))
         size = size_by_name(hub.id) if kind == "model" else None
         notes = [
-            "about, by its name" if size else "",
+            "to download, about, by its name" if size else "",
             "gated: accept its terms on its page" if is_gated(hub.id) else "",
             "its revision is open" if hub.revision is None else "",
         ]
@@ -255,7 +256,8 @@ class _Looking:
             reason = need if isinstance(need, str) else "how much is not known"
             return NeededItem("memory", name, "not known", note=f"{where}; {reason}")
         state: State = "there" if needed <= USABLE * room else "missing"
-        what = "" if isinstance(need, Need) else "for the model's weights alone; "
+        loaded = "4 bits" if stage.params.get(QUANTIZATION) else dtype_of(stage.params)
+        what = "" if isinstance(need, Need) else f"for the model's weights in {loaded} alone; "
         advice = f"memory {name}: take a machine that has it" if state == "missing" else ""
         return NeededItem("memory", name, state, needed, note=what + where, advice=advice)
 

@@ -1,5 +1,6 @@
 """How a number is written: its digits, its error or interval, and what it was counted over."""
 
+import math
 from typing import Literal
 
 
@@ -38,8 +39,10 @@ def percent(part: float, total: float = 1, digits: int = 1) -> str:
 
 
 def dollars(usd: float) -> str:
-    """To the cent, and smaller sums to a hundredth of one."""
-    return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"
+    """To the cent, and what is less than one with two significant digits: `$0.0034`. Only nothing at
+    all is `$0.00`."""
+    digits = 1 - math.floor(math.log10(usd)) if 0 < usd < 0.01 else 2
+    return f"${usd:,.{digits}f}"
 
 
 SIZES = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}

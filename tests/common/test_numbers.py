@@ -40,9 +40,22 @@ def test_a_size_is_in_units_of_1024(size: int, text: str) -> None:
     assert numbers.byte_size(size) == text
 
 
-def test_no_size_is_written_by_hand() -> None:
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        (0, "$0.00"), (0.0034, "$0.0034"), (0.00341, "$0.0034"), (0.009, "$0.0090"), (0.01, "$0.01"),
+        (0.000012, "$0.000012"), (0.974, "$0.97"), (1234.5, "$1,234.50"),
+    ],
+)  # fmt: skip
+def test_only_nothing_costs_nothing(usd: float, text: str) -> None:
+    assert numbers.dollars(usd) == text
+
+
+def test_no_size_and_no_sum_is_written_by_hand() -> None:
     """A unit in the code, in other places than comments and docstrings, is one that a message has."""
-    by_hand = re.compile(r"\} ?[KMGTk]i?B\b|rich\.filesize|/ ?1e[69]\b|/ 2 ?\*\* ?[1234]0:")
+    by_hand = re.compile(
+        r"\} ?[KMGTk]i?B\b|rich\.filesize|/ ?1e[69]\b|/ 2 ?\*\* ?[1234]0:|\$\{[^}]*:,?\.\df"
+    )
     package = Path(numbers.__file__).parents[1]
     places = {
         f"{path.name}: {line.strip()}"

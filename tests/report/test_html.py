@@ -413,8 +413,9 @@ def test_a_row_that_makes_data_alone_is_told_of_from_the_executor_that_made_it(
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     rows = load_rows([write_row(tmp_path / "specs")])
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
     os.mkfifo(tmp_path / "pipe")  # as a device, it must not be replaced by a file
-    for out in (tmp_path / "file" / "report.html", tmp_path / "specs", tmp_path / "pipe", Path("")):
+    for out in (tmp_path / "file" / "report.html", tmp_path / "taken", tmp_path / "pipe"):
         with pytest.raises(InputError, match="cannot be written"):
             write_report(rows, [planner(tmp_path / "runs")], out, 10, every_row=True)
     assert (tmp_path / "pipe").is_fifo()
@@ -438,6 +439,15 @@ def test_a_page_that_a_read_only_file_system_refuses_is_named_with_the_way_out(
         write_report(rows, [planner(tmp_path / "runs")], out, 10, every_row=True)
     assert refused.value.message == f"{out} cannot be written: Read-only file system"
     assert "--out" in refused.value.hint
+
+
+def test_a_folder_gets_the_report_under_its_own_name(tmp_path: Path) -> None:
+    rows = load_rows([write_row(tmp_path / "specs")])
+    folder = tmp_path / "out"
+    folder.mkdir()
+    said = write_report(rows, [planner(tmp_path / "runs")], folder, 10, every_row=True)
+    assert said.startswith(f"written: {folder / 'report.html'}, 1 row, ")
+    assert [p.name for p in folder.iterdir()] == ["report.html"]
 
 
 def prompts(*preferences: float | None, flagged: tuple[int, ...] = ()) -> list[JudgedOutput]:

@@ -158,7 +158,8 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
     if not data_sets:
         raise InputError(
             "none of these artefacts has a data card",
-            "Data sets have one: what the gen stage makes.",
+            "What a gen stage makes has one. Of data that is given, too, where `gen: {recipe: import, "
+            "file: FILE}` stands in place of `data: FILE`; what is trained on it has another key then.",
         )
     selected = data_sets if as_json else data_sets[-1:]
     for artefact in selected:

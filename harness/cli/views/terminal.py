@@ -175,7 +175,7 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
         console.print(f"[yellow]simulated: {escape(', '.join(last.manifest.simulated))}[/]")
     from harness.cli.views.card import show_card
 
-    show_card(console, cards[0])
+    show_card(console, cards[0], last.manifest.row)
     for earlier in data_sets[:-1]:
         command = f"harness show gen/{earlier.key[:12]} --data"
         console.print(f"{_whose(earlier)}: {command}", highlight=False)

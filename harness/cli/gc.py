@@ -26,8 +26,7 @@ def gc(
     That is what no spec below specs/ (or those of --specs) refers to as it stands now, nor `harness
     settle` bought for it; or the artefacts named.
     """
-    from rich.filesize import decimal
-
+    from harness.common.numbers import byte_size
     from harness.results.settle import bought
     from harness.run.gc import collect, named_items, remove
 
@@ -42,8 +41,8 @@ def gc(
     size = 0
     for item in items:
         size += item.size
-        click.echo(f"{item.name}  {decimal(item.size)}  {item.why}")
-    words = f"{len(items)} item{'' if len(items) == 1 else 's'}, {decimal(size)}"
+        click.echo(f"{item.name}  {byte_size(item.size)}  {item.why}")
+    words = f"{len(items)} item{'' if len(items) == 1 else 's'}, {byte_size(size)}"
     if yes:
         remove(store, items)
         click.echo(f"removed {words}")

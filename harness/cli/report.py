@@ -13,8 +13,8 @@ from harness.cli.workspace import Workspace, rows_of, with_workspace
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="File to write [default: results/report.html on the volume, of twins alone "
-    "results/tiny/report.html].",
+    help="File to write, or a folder that is there, for report.html in it [default: results/ on the "
+    "volume, of twins alone results/tiny/]. `harness table --out` names a folder.",
 )
 @click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
               help="Outputs of each row in the reader; 0: none.")  # fmt: skip

@@ -14,8 +14,8 @@ from harness.cli.workspace import Workspace, make_console, matrix_lines, rows_of
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder to write to [default: results/ on the volume, of twins results/tiny/, when no spec is "
-    "named].",
+    help="Folder to write to, made where there is none [default: results/ on the volume, of twins "
+    "results/tiny/, when no spec is named]. `harness report --out` names a file.",
 )
 @click.option(
     "--format",

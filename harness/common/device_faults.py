@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from harness.common.numbers import byte_size
 from harness.errors import HarnessError
 
 CPU_ALLOCATION = re.compile(
@@ -111,10 +112,12 @@ def as_out_of_memory(error: BaseException, what: str = "") -> OutOfMemory | None
     if any(_is_cpus(e) for e in _causes(error)):
         return OutOfMemory(f"the CPU's memory ran out{during}", "", True)
     room = gpu_room()
-    size = f" ({_gib(room.total)})" if room is not None else ""
+    size = f" ({byte_size(room.total)})" if room is not None else ""
     message = f"the GPU's memory{size} ran out{during}"
     if room is not None and room.used_by_others > BESIDE_TORCH:
-        message += f": {_gib(room.used_by_others)} are in use by others (nvidia-smi lists them)"
+        message += (
+            f": {byte_size(room.used_by_others)} are in use by others (nvidia-smi lists them)"
+        )
     return OutOfMemory(message, "", False)
 
 
@@ -231,7 +234,3 @@ def _is_accelerators(error: BaseException) -> bool:
 def _is_of_libraries(error: BaseException) -> bool:
     is_runtimes = isinstance(error, RuntimeError) and not isinstance(error, RecursionError)
     return is_runtimes or type(error).__name__ == "SafetensorError"
-
-
-def _gib(size: float) -> str:
-    return f"{size / 2**30:.1f} GiB"

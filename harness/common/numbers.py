@@ -1,5 +1,6 @@
 """How a number is written: its digits, its error or interval, and what it was counted over."""
 
+import math
 from typing import Literal
 
 
@@ -38,8 +39,28 @@ def percent(part: float, total: float = 1, digits: int = 1) -> str:
 
 
 def dollars(usd: float) -> str:
-    """To the cent, and smaller sums to a hundredth of one."""
-    return f"${usd:,.2f}" if usd >= 0.1 or usd == 0 else f"${usd:.4f}"
+    """To the cent, and what is less than one with two significant digits: `$0.0034`. Only nothing at
+    all is `$0.00`."""
+    digits = 1 - math.floor(math.log10(usd)) if 0 < usd < 0.01 else 2
+    return f"${usd:,.{digits}f}"
+
+
+SIZES = {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10}
+
+
+def byte_size(size: float) -> str:
+    """`7.9 GiB`, `512 bytes`: every size that a person reads is so written, of memory, disks and files
+    alike: in units of 1024, with one decimal, so that one can be held against another."""
+    return " ".join(in_unit_of(size, size))
+
+
+def in_unit_of(total: float, size: float) -> tuple[str, str]:
+    """A size's number in the unit that suits `total`, and that unit."""
+    for unit, count in SIZES.items():
+        # What would be written as 1024.0 of a unit is 1.0 of the next.
+        if round(1024 * total / count, 1) >= 1024:
+            return f"{size / count:.1f}", unit
+    return f"{size:.0f}", "byte" if round(total) == 1 else "bytes"
 
 
 def share(part: int, total: int) -> str:

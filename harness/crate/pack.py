@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from rich.filesize import decimal
-
 from harness import __version__
 from harness.artefact.keys import Files
 from harness.artefact.network_files import files_below
 from harness.artefact.store import Artefact, Store
+from harness.common.numbers import byte_size
 from harness.common.progress import counted, plain
 from harness.crate import (
     ARCHIVES,
@@ -131,7 +130,7 @@ def pack(
             crate.folder.rename(to)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    sentences = [f"packed into {to}: {decimal(size)}; anyone can run: harness replay {to}"]
+    sentences = [f"packed into {to}: {byte_size(size)}; anyone can run: harness replay {to}"]
     if crate.left_out:
         sentences.append(
             "left out, because a replay does not read them: "

@@ -20,6 +20,7 @@ from harness.artefact.call import CHECKPOINT
 from harness.artefact.keys import Files, digest_of, file_digest, flatten, key_view
 from harness.artefact.network_files import files_below
 from harness.artefact.store import Artefact, Damaged, Store
+from harness.common.numbers import byte_size
 from harness.crate import (
     ARCHIVES,
     CRATE_FILE,
@@ -256,7 +257,7 @@ def _lay_out(path: Path, root: Path) -> None:
         size, free = sum(e.file_size for e in entries), shutil.disk_usage(root).free
         if size > free or size > MOST_GROWTH * path.stat().st_size + 2**30:
             raise InputError(
-                f"{path} would unpack to {size / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
+                f"{path} would unpack to {byte_size(size)}, and {byte_size(free)} are free",
                 "Name another folder for temporary files in TMPDIR, or unpack it yourself.",
             )
         archive.extractall(root, entries)

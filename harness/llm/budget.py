@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from harness.common.numbers import dollars
 from harness.errors import HarnessError
 from harness.llm.prices import Price
 from harness.llm.reply import Body
@@ -206,7 +207,7 @@ class BudgetGuard:
             )
         else:
             message = (
-                f"the next call may cost ${most.usd:.4f}, which would pass the budget of "
+                f"the next call may cost {dollars(most.usd)}, which would pass the budget of "
                 f"${self._usd:g}"
             )
         if unlimited and passed != "calls":
@@ -222,7 +223,7 @@ class BudgetGuard:
     def _usage(self, passed: Limit, spent: Amount) -> str:
         reported = sum(sum(totals.tokens) for totals, _ in self._shared.priced)
         up_to = "up to " if spent.tokens > reported else ""
-        used = f"${spent.usd:.4f}" if passed == "usd" else f"{spent.tokens} tokens"
+        used = dollars(spent.usd) if passed == "usd" else f"{spent.tokens} tokens"
         return f"{spent.calls} calls and {up_to}{used}"
 
     def _limit(self, passed: Limit) -> str:

@@ -234,13 +234,15 @@ def memory_for_loading(
     precision: str,
 ) -> Iterator[None]:
     """Raises OutOfMemory, with what the weights need, where memory runs out in the block."""
-    from harness.modeling.memory.fit import gib
+    from harness.common.numbers import byte_size
 
     def hint(on_cpu: bool) -> str:
         shape = shape_of(source, inputs, len(tokenizer))
         size = 2 if precision == "bfloat16" else 4
         needed = (
-            f"Its weights take {gib(size * shape.parameters)} in {precision}. " if shape else ""
+            f"Its weights take {byte_size(size * shape.parameters)} in {precision}. "
+            if shape
+            else ""
         )
         less = "precision: bfloat16 takes half, for another result; or " if size == 4 else ""
         if on_cpu:

@@ -239,7 +239,7 @@ def _cost(c: Cells) -> str:
     if c.calls is not None:
         costs.append(f"{c.calls} calls, {c.prompt_tokens} + {c.completion_tokens} tokens")
     if c.usd and costs:
-        costs.append(f"${c.usd:.2f}")
+        costs.append(numbers.dollars(c.usd))
     if c.env_wall_seconds is not None:
         costs.append(f"{c.env_wall_seconds:.0f} s")
     return ", ".join(costs)

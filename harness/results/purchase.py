@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from harness.common.numbers import dollars
 from harness.results.verdict.forecast import COSTS, MOST_ADDED
 from harness.results.verdict.outlook import Outlook, numbers_of_prompts
 from harness.results.verdict.sides import KIND_WORDS, KINDS
@@ -32,7 +33,7 @@ class Purchase:
 
     def __str__(self) -> str:
         what = f"{self.count} more {WORDS[self.kind][self.count > 1]}"
-        return f"{what}, about ${self.usd:.2f}"
+        return f"{what}, about {dollars(self.usd)}"
 
     @property
     def weight(self) -> float:

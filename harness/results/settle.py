@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.common import numbers
+from harness.common.numbers import dollars
 from harness.common.progress import counted, say
 from harness.errors import InputError
 from harness.llm import prices
@@ -229,9 +230,9 @@ class Settler:
         new = [stage for stage in plan.stages if stage.artefact is None]
         usd, spent = _price(new, what), self._spent(plan)
         if usd > max(0.0, self.usd - spent):
-            left = f" leaves after the ${spent:.2f} that are spent" * (spent > 0)
+            left = f" leaves after the {dollars(spent)} that are spent" * (spent > 0)
             raise InputError(
-                f"row {self.loaded.row.row}: {what} costs about ${usd:.2f}, more than --usd "
+                f"row {self.loaded.row.row}: {what} costs about {dollars(usd)}, more than --usd "
                 f"{self.usd:g}{left}",
                 "Nothing was bought for it. Give more, or leave out what is not needed.",
             )
@@ -258,7 +259,7 @@ class Settler:
         )
         what = "the row as it stands"
         if looks:
-            yield f"begun: {counted(len(looks), 'look')} taken, ${looks[-1].usd:.2f} spent"
+            yield f"begun: {counted(len(looks), 'look')} taken, {dollars(looks[-1].usd)} spent"
             counts, what = looks[-1].next or looks[-1].counts, f"what look {len(looks)} chose"
         if self.course.has_ended:
             yield f"nothing: it has ended: {self._end()}"
@@ -268,7 +269,7 @@ class Settler:
         if to_run:
             ready.check(plan, self.planner.files)
             usd = _price(to_run, what)
-            yield f"first {what}: {counted(len(to_run), 'stage')}, about ${usd:.2f}"
+            yield f"first {what}: {counted(len(to_run), 'stage')}, about {dollars(usd)}"
             return
         weighed = self._weigh(plan, terms.levels[len(looks)])
         verdict = weighed.verdict
@@ -440,5 +441,5 @@ def _tell(console: Console, weighed: Weighed, look: Look, number: int, looks: in
         f"difference {difference}" * bool(difference),
         f"{100 * look.level:.6g} % interval {interval}" * bool(interval),
     ]
-    texts = [", ".join(filter(None, compared)), runs or "one run", f"${look.usd:.2f} spent"]
+    texts = [", ".join(filter(None, compared)), runs or "one run", f"{dollars(look.usd)} spent"]
     say(console, "; ".join(filter(None, [f"look {number} of {looks}: {look.verdict}", *texts])))

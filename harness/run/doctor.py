@@ -10,11 +10,11 @@ from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
 from harness.artefact.links import files_below
 from harness.common.executor_names import IN_IMAGES
+from harness.common.numbers import byte_size
 from harness.common.paths import nearest_folder
 from harness.common.programs import answer_of
 from harness.errors import HarnessError
 from harness.llm.secrets import key_variable
-from harness.modeling.memory.fit import gib
 from harness.run import doctor_volume
 from harness.run.doctor_check import Check
 
@@ -95,7 +95,7 @@ def _image(client: Any, stage: str) -> Check:
     if name == "train-cuda" and environment.COMPILER_LABEL not in image.labels:
         prevents = "train.liger_kernels; build it anew: make images"
         return Check(False, f"image {tag}", "lock current, but no C compiler in it", prevents)
-    return Check(True, f"image {tag}", f"{image.attrs['Size'] / 1e9:.1f} GB, lock current")
+    return Check(True, f"image {tag}", f"{byte_size(image.attrs['Size'])}, lock current")
 
 
 def _gpu() -> Check:
@@ -120,7 +120,7 @@ def _gpu() -> Check:
 def _facts(gpu: Gpu) -> str:
     facts = [f"{gpu.index} {gpu.name}" + (f" ({gpu.uuid})" if gpu.uuid else "")]
     if gpu.size:
-        facts.append(gib(gpu.size))
+        facts.append(byte_size(gpu.size))
     if gpu.driver:
         facts.append(f"driver {gpu.driver}")
     if gpu.capability is not None:
@@ -159,7 +159,7 @@ def _disk(volume: Path) -> Check:
     free = shutil.disk_usage(place).free
     writable = os.access(place, os.W_OK)
     enough = writable and free >= LOW_DISK_BYTES
-    state = f"{place}: {free / 1e9:.0f} GB free" + ("" if writable else ", not writable")
+    state = f"{place}: {byte_size(free)} free" + ("" if writable else ", not writable")
     return Check(
         enough, "volume", state,
         "" if enough else "any run" if not writable else "training of models of a billion parameters",

@@ -15,6 +15,7 @@ from pathlib import Path
 from harness.artefact import caches, environment
 from harness.artefact.file_system import file_system_of
 from harness.artefact.locks import Kind, Locks, note
+from harness.common.numbers import byte_size
 from harness.common.paths import nearest_folder
 from harness.errors import HarnessError
 from harness.run.doctor_check import Check
@@ -149,7 +150,7 @@ def _caches(volume: Path) -> Check:
     place = nearest_folder(folder)
     system = file_system_of(folder)
     named = "HARNESS_CACHE" if os.environ.get(caches.VARIABLE) else "HARNESS_CACHE is not set"
-    state = f"{folder} on {system}, {shutil.disk_usage(place).free / 1e9:.0f} GB free ({named})"
+    state = f"{folder} on {system}, {byte_size(shutil.disk_usage(place).free)} free ({named})"
     if not os.access(place, os.W_OK):
         return Check(False, "caches", f"{state}, not writable", "any run; name another folder")
     prevents = "quick starts: other machines share it. Name a folder on a local disk"

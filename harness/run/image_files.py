@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.artefact import environment
+from harness.common.numbers import SIZES, byte_size
 from harness.common.progress import Event, ProgressView, progress_event, say
 from harness.errors import HarnessError, InputError
 from harness.run.executors import check_lock, images_folder
@@ -22,7 +23,7 @@ RUNTIMES: dict[str, type[ProcessExecutor]] = {
     "charliecloud": CharliecloudExecutor,
 }
 PREFIX = "harness-"
-MB = 10**6
+MIB = SIZES["MiB"]
 
 
 def make_files(name: str, archives: Sequence[Path], volume: Path, console: Console) -> None:
@@ -67,7 +68,7 @@ def _make_of(executor: ProcessExecutor, archive: Path, console: Console) -> None
 def _make(executor: ProcessExecutor, archive: Path, image: ArchivedImage, console: Console) -> None:
     target = executor.image_path(image.tag)
     if isinstance(executor, ApptainerExecutor):
-        size = f"{image.size // MB} MB"
+        size = byte_size(image.size)
         say(console, f"{image.tag}: {executor.program} converts its {size}, which can take minutes")
         build(executor.program, archive, image.tag, target)
     elif target.exists() and executor.read_image(target).id == image.config.id:
@@ -103,7 +104,7 @@ def _saved(tag: str, folder: Path, console: Console) -> Iterator[Path]:
     try:
         done = 0
         # About as much as its archive will have.
-        size = f"{image.attrs['Size'] // MB} MB"
+        size = byte_size(image.attrs["Size"])
         with archive.open("wb") as file, ProgressView(console, tag) as view:
             for chunk in image.save(named=own):
                 file.write(chunk)
@@ -138,4 +139,4 @@ def _find(tag: str) -> Any:
 
 
 def _progress(task: str, done: int, total: int | None, **info: str) -> Event:
-    return progress_event(task, done // MB, total and total // MB, "MB", **info)
+    return progress_event(task, done // MIB, total and total // MIB, "MiB", **info)

@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from harness.answer.engine import QUANTIZATION
 from harness.artefact import caches, environment
 from harness.artefact.gpus import counted
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
+from harness.common.numbers import byte_size
 from harness.common.paths import nearest_folder, size_of
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.llm.secrets import key_variable, read_key
-from harness.modeling.memory.fit import USABLE, gib, machine_memory
+from harness.modeling.memory.fit import USABLE, machine_memory
 from harness.modeling.memory.need import Need
 from harness.run.executors import gpus_of
 from harness.run.executors.placing import place
 from harness.run.executors.serving import NoServer
 from harness.run.foretold import foretold
-from harness.run.plan import Planner, RowPlan, StagePlan, unique
+from harness.run.plan import Planner, RowPlan, StagePlan, dtype_of, unique
 from harness.run.weights import size_by_name, weights_of
 from harness.spec.address import shown
 from harness.spec.base import DATA_SCHEME, DataPath
@@ -177,7 +179,7 @@ class _Looking:
             return NeededItem(kind, name, "there", size_of(folder), str(folder))
         size = size_by_name(hub.id) if kind == "model" else None
         notes = [
-            "about, by its name" if size else "",
+            "to download, about, by its name" if size else "",
             "gated: accept its terms on its page" if is_gated(hub.id) else "",
             "its revision is open" if hub.revision is None else "",
         ]
@@ -247,14 +249,15 @@ class _Looking:
         where = counted(devices) if devices else "no GPU is used"
         if not chosen:
             room = int(machine_memory())
-            where += f"; this machine has {gib(room)}"
+            where += f"; this machine has {byte_size(room)}"
             if needed is not None and isinstance(need, Need):
                 needed = needed * need.train.launch.processes + int(need.memory.cpu)
         if needed is None or room is None:
             reason = need if isinstance(need, str) else "how much is not known"
             return NeededItem("memory", name, "not known", note=f"{where}; {reason}")
         state: State = "there" if needed <= USABLE * room else "missing"
-        what = "" if isinstance(need, Need) else "for the model's weights alone; "
+        loaded = "4 bits" if stage.params.get(QUANTIZATION) else dtype_of(stage.params)
+        what = "" if isinstance(need, Need) else f"for the model's weights in {loaded} alone; "
         advice = f"memory {name}: take a machine that has it" if state == "missing" else ""
         return NeededItem("memory", name, state, needed, note=what + where, advice=advice)
 
@@ -270,7 +273,7 @@ class _Looking:
         unknown = [item.name for item in absent if item.bytes is None]
         unknown += ["what is trained"] if len(memories) < len(trainings) else []
         free = shutil.disk_usage(nearest_folder(self.store.root)).free
-        note = f"{free / 1e9:.0f} GB are free"
+        note = f"{byte_size(free)} are free"
         note += f"; without {', '.join(unknown)}, whose size is not known" if unknown else ""
         root = str(self.store.root)
         if needed > free:

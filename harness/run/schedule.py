@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from harness.artefact.store import Store
 from harness.common.board import Board
+from harness.common.numbers import byte_size
 from harness.common.progress import plain, say
 from harness.errors import HarnessError, InputError, Interrupted
-from harness.modeling.memory.fit import gib
 from harness.run.executors import STOP_LIMIT, Executor, has_made, stopped
 from harness.run.failures import Failures
 from harness.run.machine import Ledger, Machine, Part, endpoints_of
@@ -318,8 +318,8 @@ def _check_memory(
         memory = wanted[stage.id].memory
         if memory is not None and memory > machine.usable_memory:
             raise InputError(
-                f"row {stage.row}: its {stage.stage} stage will need about {gib(memory)} of main "
-                f"memory, and this machine has {gib(machine.memory)}",
+                f"row {stage.row}: its {stage.stage} stage will need about {byte_size(memory)} of main "
+                f"memory, and this machine has {byte_size(machine.memory)}",
                 "Run it on a machine that has it; or, as that is an estimate, by itself and one stage "
                 "at a time: --jobs 1.",
             )

@@ -9,54 +9,58 @@ from harness.artefact.keys import Files
 from harness.artefact.store import Store
 from harness.common.paths import size_of
 from harness.errors import InputError
-from harness.modeling.memory.need import FLOAT32, shape_of
+from harness.modeling.memory.need import BFLOAT16, FLOAT32, frozen_weights, shape_of
 from harness.run.plan import StagePlan, dtype_of
-from harness.spec.model_source import ModelSource
+from harness.spec.train import Quantization
 
 PARAMETERS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.IGNORECASE)
 """In a model's name, how many it has."""
-BYTES = 2
+BYTES = BFLOAT16
 """Of a parameter, as models are published."""
 
 
 def weights_of(stage: StagePlan, store: Store, files: Files) -> int | None:
-    """Bytes of a stage's model that answers or scores as it stands on the hub or on disk; else None."""
+    """Bytes of the weights of a stage's model that answers or scores, as the stage loads them: by its
+    parameters and the type that it has them in, in memory. None where that is not known.
+
+    The parameters are those of its configuration or of its files' headers; of a model that is not here
+    those that its name says; else as many as its files have room for.
+    """
     source = stage.judge_model or stage.base
-    if stage.stage == "train" or source is None or stage.params.get(QUANTIZATION):
+    if stage.stage == "train" or source is None:
         return None
-    if source.hub is None:
-        return _given_weights(source, files)
-    folder = store.hub_folder(source.hub, source.trust_remote_code)
-    stored = size_of(folder) if folder.is_dir() else size_by_name(source.hub.id)
-    if stored is None or dtype_of(stage.params) != "float32" or not _is_half(folder):
-        return stored
-    return FLOAT32 // BYTES * stored
-
-
-def _given_weights(source: ModelSource, files: Files) -> int | None:
-    """Of a model on disk, or of one that is made at random, in float32."""
+    quantization: Quantization | None = stage.params.get(QUANTIZATION)
+    size = BFLOAT16 if dtype_of(stage.params) == "bfloat16" else FLOAT32
+    hub = source.hub
+    folder = store.hub_folder(hub, source.trust_remote_code) if hub is not None else None
     try:
+        shape = shape_of(source, files, folder)
+        if shape is not None:
+            return int(frozen_weights(quantization, shape, size))
         if source.path is not None:
-            return size_of(files.locate(source.path))
-        shape = shape_of(source, files, None)
+            folder = files.locate(source.path)
     except InputError:
         return None
-    return FLOAT32 * shape.parameters if shape is not None else None
+    if quantization is not None:
+        return None
+    if folder is not None and folder.is_dir():
+        return size_of(folder) // _stored_size(folder) * size
+    published = size_by_name(hub.id) if hub is not None else None
+    return None if published is None else published // BYTES * size
 
 
-def _is_half(folder: Path) -> bool:
-    """Whether a model's weights are stored in two bytes each, as nearly all are; so also of one that is
-    not here."""
+def _stored_size(folder: Path) -> int:
+    """Bytes of a parameter in a model's files, as its configuration says."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return not folder.is_dir()
+        return FLOAT32
     dtype = config.get("dtype") or config.get("torch_dtype") if isinstance(config, dict) else None
-    return dtype in ("bfloat16", "float16")
+    return BFLOAT16 if dtype in ("bfloat16", "float16") else FLOAT32
 
 
 def size_by_name(model: str) -> int | None:
-    """Bytes of a model that says in its name how many parameters it has: Qwen1.5-0.5B."""
+    """Bytes of the files of a model that says in its name how many parameters it has: Qwen1.5-0.5B."""
     matches = PARAMETERS.findall(model.rpartition("/")[2])
     if not matches:
         return None

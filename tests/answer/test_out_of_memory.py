@@ -170,7 +170,7 @@ def test_a_model_that_memory_has_no_room_for_is_told_with_what_its_weights_need(
 ) -> None:
     with pytest.raises(OutOfMemory, match="the CPU's memory ran out while loading the model") as e:
         run(make(tmp_path))
-    assert "Its weights take 131072.0 GiB in float32" in e.value.hint
+    assert "Its weights take 128.0 TiB in float32" in e.value.hint
     assert "precision: bfloat16 takes half" in e.value.hint
     assert "limits.memory" in e.value.hint
 

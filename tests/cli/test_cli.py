@@ -230,7 +230,9 @@ def test_a_row_elsewhere_is_shown_by_its_spec_file(place: Path) -> None:
     (place / "specs").rename(moved)
     spec = moved / "one.yaml"
     assert command("run", spec).exit_code == 0
-    assert "has a data card" in command("show", spec, "--data").stderr, "they are looked at"
+    refused = command("show", spec, "--data").stderr
+    assert "has a data card" in refused, "they are looked at"
+    assert "gen: {recipe: import, file: FILE}" in " ".join(refused.split())
     for option in ((), ("--check",), ("--json",)):
         shown = command("show", spec, *option)
         assert shown.exit_code == 0, shown.stderr

@@ -1,5 +1,8 @@
 """How numbers are written, wherever they stand."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from harness.common import numbers
@@ -23,6 +26,44 @@ def test_a_number_its_error_and_its_interval_have_the_same_digits() -> None:
 )
 def test_a_count_stands_with_what_it_is_of(count: int, total: int | None, text: str) -> None:
     assert numbers.out_of(count, total) == text
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"), (1, "1 byte"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (2**20 - 1, "1.0 MiB"),
+        (110_890, "108.3 KiB"), (80 * 2**30, "80.0 GiB"), (14_000_000_000, "13.0 GiB"),
+        (2**50, "1024.0 TiB"),
+    ],
+)  # fmt: skip
+def test_a_size_is_in_units_of_1024(size: int, text: str) -> None:
+    assert numbers.byte_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        (0, "$0.00"), (0.0034, "$0.0034"), (0.00341, "$0.0034"), (0.009, "$0.0090"), (0.01, "$0.01"),
+        (0.000012, "$0.000012"), (0.974, "$0.97"), (1234.5, "$1,234.50"),
+    ],
+)  # fmt: skip
+def test_only_nothing_costs_nothing(usd: float, text: str) -> None:
+    assert numbers.dollars(usd) == text
+
+
+def test_no_size_and_no_sum_is_written_by_hand() -> None:
+    """A unit in the code, in other places than comments and docstrings, is one that a message has."""
+    by_hand = re.compile(
+        r"\} ?[KMGTk]i?B\b|rich\.filesize|/ ?1e[69]\b|/ 2 ?\*\* ?[1234]0:|\$\{[^}]*:,?\.\df"
+    )
+    package = Path(numbers.__file__).parents[1]
+    places = {
+        f"{path.name}: {line.strip()}"
+        for path in package.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if by_hand.search(line)
+    }
+    assert places == set()
 
 
 def test_a_share_has_its_counts_and_a_share_of_nothing_has_no_percent() -> None:

@@ -83,6 +83,6 @@ def test_the_last_figures_are_told_once() -> None:
     console = Console(file=io.StringIO(), width=120)
     with ProgressView(console, "gen") as view:
         for at in (1, 2, 2, 2):
-            view.show({"event": "progress", "task": "save", "done": at, "total": 2, "unit": "MB"})
+            view.show({"event": "progress", "task": "save", "done": at, "total": 2, "unit": "MiB"})
     assert isinstance(console.file, io.StringIO)
-    assert console.file.getvalue().count("2 of 2 MB") == 1
+    assert console.file.getvalue().count("2 of 2 MiB") == 1

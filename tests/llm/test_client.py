@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from harness.common.numbers import dollars
 from harness.errors import HarnessError, InputError
 from harness.llm import faults
 from harness.llm.client import Client
@@ -900,7 +901,7 @@ def test_a_budget_in_dollars_stops_before_it_would_be_passed_and_a_higher_one_go
             priced(server.endpoint(), transcript, bodies, 0.3)
         spent = 0.02 * len(server.requests)
         assert spent <= 0.3 < spent + most
-        assert f"{len(server.requests)} calls and ${spent:.4f} so far" in caught.value.message
+        assert f"{len(server.requests)} calls and {dollars(spent)} so far" in caught.value.message
         assert "budget.usd" in caught.value.hint
         client = priced(server.endpoint(), transcript, bodies, 40 * 0.02 + most)
         assert len(server.requests) == 40

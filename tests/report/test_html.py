@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.filesize import decimal
 
 from harness.artefact.store import Damaged
+from harness.common.numbers import byte_size
 from harness.errors import HarnessError, InputError
 from harness.report.html import charts
 from harness.report.html.markup import Html, escape, join, tag
@@ -155,7 +155,7 @@ def test_a_story_tells_stages_with_keys_versions_seeds_and_cost(page: Page, volu
     for stage in plan.stages:
         assert stage.key[:12] in words
     for part in (
-        "A Processor, 8 CPUs, 16 GiB", "Python 3.11.7, torch 2.13.0", "train 1", "train 2",
+        "A Processor, 8 CPUs, 16.0 GiB", "Python 3.11.7, torch 2.13.0", "train 1", "train 2",
         "judge (train seed 2) 2 1,000 20 $0.25",
         "together 14 7,000 140 $1.75",
     ):  # fmt: skip
@@ -363,7 +363,7 @@ def test_the_command_writes_the_page_whole_and_says_so(
     judged_row(tmp_path, answers(3), annotations(1.0, 2.0, 1.5))
     said = command("report", "--executor", "local").output
     out = tmp_path / "runs" / "results" / "report.html"
-    assert said == f"written: runs/results/report.html, 1 row, {decimal(len(out.read_bytes()))}\n"
+    assert said == f"written: runs/results/report.html, 1 row, {byte_size(len(out.read_bytes()))}\n"
     assert Page(out.read_text()).all("h1") == ["What was reported, and what was reproduced"]
     before = out.read_bytes()
     command("report", "--executor", "local")
@@ -413,8 +413,9 @@ def test_a_row_that_makes_data_alone_is_told_of_from_the_executor_that_made_it(
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     rows = load_rows([write_row(tmp_path / "specs")])
+    (tmp_path / "taken" / "report.html").mkdir(parents=True)
     os.mkfifo(tmp_path / "pipe")  # as a device, it must not be replaced by a file
-    for out in (tmp_path / "file" / "report.html", tmp_path / "specs", tmp_path / "pipe", Path("")):
+    for out in (tmp_path / "file" / "report.html", tmp_path / "taken", tmp_path / "pipe"):
         with pytest.raises(InputError, match="cannot be written"):
             write_report(rows, [planner(tmp_path / "runs")], out, 10, every_row=True)
     assert (tmp_path / "pipe").is_fifo()
@@ -438,6 +439,15 @@ def test_a_page_that_a_read_only_file_system_refuses_is_named_with_the_way_out(
         write_report(rows, [planner(tmp_path / "runs")], out, 10, every_row=True)
     assert refused.value.message == f"{out} cannot be written: Read-only file system"
     assert "--out" in refused.value.hint
+
+
+def test_a_folder_gets_the_report_under_its_own_name(tmp_path: Path) -> None:
+    rows = load_rows([write_row(tmp_path / "specs")])
+    folder = tmp_path / "out"
+    folder.mkdir()
+    said = write_report(rows, [planner(tmp_path / "runs")], folder, 10, every_row=True)
+    assert said.startswith(f"written: {folder / 'report.html'}, 1 row, ")
+    assert [p.name for p in folder.iterdir()] == ["report.html"]
 
 
 def prompts(*preferences: float | None, flagged: tuple[int, ...] = ()) -> list[JudgedOutput]:

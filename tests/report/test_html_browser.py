@@ -318,6 +318,18 @@ def test_on_a_phone_the_matrix_is_still_a_table_to_a_screen_reader(opened: Opene
     assert re.search(r"- cell", tree)
 
 
+def test_on_a_phone_what_sorts_the_lines_says_so_to_eyes_and_to_a_screen_reader(
+    opened: Opened,
+) -> None:
+    page = opened((400, 800))
+    heads = page.locator("#matrix-table thead tr")
+    assert '- row "Sort by"' in page.locator("#matrix").aria_snapshot()
+    label = "one => getComputedStyle(one, '::before').content"
+    assert heads.evaluate(label) == '"Sort by"'
+    page.set_viewport_size({"width": 1280, "height": 800})
+    assert heads.evaluate(label) == "none"
+
+
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_every_control_has_a_name_and_headings_go_down_one_at_a_time(
     opened: Opened, size: tuple[int, int]

@@ -14,6 +14,7 @@ from rich.console import Console
 from harness.artefact.call import StageResult
 from harness.artefact.keys import Files, digest_of
 from harness.artefact.store import Store
+from harness.common.numbers import dollars
 from harness.errors import HarnessError, InputError
 from harness.llm.prices import Price, Prices
 from harness.results.settle import Settler
@@ -345,7 +346,7 @@ def test_what_was_begun_with_more_money_is_not_gone_on_with_for_less(
         )
     made = len(list((tmp_path / "runs").rglob("manifest.json")))
     what = "the row as it stands" if is_first else "what look 1 chose"
-    after = "" if is_first else r" leaves after the \$0\.00 that are spent"
+    after = "" if is_first else r" leaves after the \$0\.0010 that are spent"
     with pytest.raises(InputError, match=rf"row one: {what} costs about .*--usd 0.001{after}"):
         paid_settler(tmp_path, 0.001, **changes).settle(Scored(), Console(file=io.StringIO()))
     assert len(list((tmp_path / "runs").rglob("manifest.json"))) == made
@@ -380,7 +381,7 @@ def test_what_was_removed_after_it_ended_leaves_its_verdict_and_its_money(
     out = io.StringIO()
     assert again.settle(Scored(), Console(file=out, width=200)) == "not reproduced"
     assert "look 1 of 5: not reproduced; 99.9988 % interval " in out.getvalue()
-    assert f"${look.usd:.2f} spent" in out.getvalue()
+    assert f"{dollars(look.usd)} spent" in out.getvalue()
     assert "it has ended: it is not reproduced" in out.getvalue()
 
 

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from harness.artefact.store import Store
 from harness.cli.views.needs import repository
+from harness.modeling.memory.shapes import from_config
 from harness.run.needs import NeededItem, is_gated, needs_of, size_by_name, spoken
 from harness.spec.model_source import HubModel
 from tests.helpers import (
@@ -172,7 +175,7 @@ def test_a_plan_ends_with_what_is_needed_and_the_command_that_brings_it(
     assert result.exit_code == 0
     head, _, tail = result.stdout.partition("\nneeds\n")
     assert "2 stages to run" in head.replace("\n", " ")
-    assert "model    missing   meta-llama/Llama-2-7b-hf  14.0 GB" in tail
+    assert "model    missing   meta-llama/Llama-2-7b-hf  13.0 GiB" in tail
     command_line = f"brought by: harness fetch {spec} --volume {tmp_path / 'volume'}"
     assert command_line in " ".join(tail.split())
 
@@ -314,10 +317,55 @@ def test_an_answering_models_memory_is_that_of_its_weights_by_its_name(
     spec = write_row(specs, gen=None, train=None, model={"hub": HUB}, eval=parts)
     memory = items(tmp_path / "volume", spec)["memory", "for answer"]
     assert memory.bytes == 14 * 10**9
-    assert memory.note.startswith("for the model's weights alone; no GPU is used")
+    assert memory.note.startswith("for the model's weights in bfloat16 alone; no GPU is used")
     huge = {"id": "me/mine-9000B", "revision": "0" * 40}
     spec = write_row(specs, "huge", gen=None, train=None, model={"hub": huge}, eval=parts)
     assert items(tmp_path / "volume", spec)["memory", "for answer"].state == "missing"
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "bytes_each"),
+    [("llama", "float32", 4), ("llama", "bfloat16", 2), ("mystery", "float32", 4)],
+)
+def test_an_answering_models_memory_is_that_of_its_parameters_in_the_type_they_are_loaded_in(
+    specs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    precision: str,
+    bytes_each: int,
+) -> None:
+    """Whatever else lies in its folder, and in whatever type it is stored there."""
+    give_gpus(monkeypatch)
+    config = {**SMALL, "vocab_size": 64, "model_type": "llama", "dtype": "bfloat16"}
+    shape = from_config(config)
+    assert shape is not None
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": kind}))
+    (folder / "other-weights.bin").write_bytes(bytes(10**6))
+    if kind == "mystery":
+        matrix = torch.zeros(4, 8, dtype=torch.bfloat16)
+        save_file({"model.layers.0.mlp.up.weight": matrix}, folder / "model.safetensors")
+    parts = evaluation(specs)
+    parts["answer"]["engine"] = {"kind": "transformers", "precision": precision}
+    spec = write_row(specs, gen=None, train=None, model={"path": str(folder)}, eval=parts)
+    memory = items(tmp_path / "volume", spec)["memory", "for answer"]
+    assert memory.bytes == bytes_each * (32 if kind == "mystery" else shape.parameters)
+    assert f"weights in {precision} alone" in memory.note
+
+
+def test_a_base_in_four_bits_is_told_as_that(
+    specs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_gpus(monkeypatch)
+    model = {"random": {"config": SMALL}}
+    row = {"model": model, "eval": evaluation(specs)}
+    plain = items(tmp_path / "v", write_row(specs, "lora", train={"method": "lora"}, **row))
+    qlora = items(tmp_path / "v", write_row(specs, "qlora", train={"method": "qlora"}, **row))
+    whole, quantised = (of["memory", "for answer"] for of in (plain, qlora))
+    assert "in 4 bits alone" in quantised.note
+    assert 0 < (quantised.bytes or 0) < (whole.bytes or 0)
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,16 @@ def test_the_data_card_is_shown_with_its_mark(spec: Path) -> None:
     assert cards[0]["format"] == 1
 
 
+def test_the_shown_card_says_whose_tokenizer_counted(spec: Path) -> None:
+    """The data set is the same one for a row of another tokenizer."""
+    folder = run(spec)
+    tree = {**yaml.safe_load(spec.read_text()), "row": "two", "model": None, "template": None}
+    spec.with_name("two.yaml").write_text(yaml.safe_dump(tree))
+    said = " ".join(command("show", "two", "--data").output.split())
+    assert "tokenizer: bytes, that of row one, which made the data set; special tokens" in said
+    assert "tokenizer: bytes; special tokens" in (folder / "card.md").read_text()
+
+
 def test_a_copy_of_a_simulated_data_set_says_so_on_another_volume(
     spec: Path, tmp_path: Path
 ) -> None:

@@ -310,7 +310,7 @@ def test_a_stage_that_the_machine_has_no_memory_for_is_refused_before_anything_r
 ) -> None:
     with pytest.raises(InputError, match=r"row row0: its train stage will need about .* MiB") as e:
         together.run(*write_rows(specs, 2), jobs=2, machine=Machine((), 4, GIB // 4))
-    assert "this machine has 256 MiB" in e.value.message
+    assert "this machine has 256.0 MiB" in e.value.message
     assert "--jobs 1" in e.value.hint
     assert not together.began
     together.run(*write_rows(specs, 2), machine=Machine((), 4, GIB // 4))

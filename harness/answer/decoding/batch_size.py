@@ -14,7 +14,7 @@ import torch
 
 from harness.answer.decoding.batch import DecodingRequest
 from harness.answer.decoding.cache import GROWTH
-from harness.modeling.memory.fit import gib
+from harness.common.numbers import byte_size
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -63,12 +63,11 @@ class Sizes:
         """How they were chosen; `answers`: how many it came to, once more had not fitted after all."""
         if self.free is None:
             return ""
+        free = byte_size(self.free)
         text = f"engine.batch_size was left open: {answers} answers were made at a time"
         if answers < self.answers:
-            return (
-                f"{text}, after {self.answers} did not fit the {gib(self.free)} of the GPU's memory"
-            )
-        return f"{text}, for the {gib(self.free)} of the GPU's memory that were free"
+            return f"{text}, after {self.answers} did not fit the {free} of the GPU's memory"
+        return f"{text}, for the {free} of the GPU's memory that were free"
 
 
 def sizes_for(model: "PreTrainedModel", requests: Sequence[DecodingRequest]) -> Sizes:

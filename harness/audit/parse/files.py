@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from harness.common.numbers import byte_size
+from harness.common.progress import counted
 from harness.errors import InputError
 
 LARGEST = 512 * 2**20
@@ -17,6 +19,8 @@ TEXTS = frozenset({".json", ".jsonl", ".csv", ".tsv", ".md", ".txt", ".yaml", ".
 ARCHIVES = (".zip", ".gz", ".tgz", ".tar", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".7z", ".rar")
 """How names of packed files end."""
 PASSED_BY = frozenset({".git", ".venv", "node_modules", "__pycache__"})
+WORK = "work"
+"""Of a volume: the stages that are not finished."""
 MOST_FILES = 200_000
 
 
@@ -150,6 +154,9 @@ class AuditSource:
             for name in linked:
                 self.skip(Path(folder, name), "a link to a folder")
             folders[:] = sorted(f for f in folders if f not in PASSED_BY and f not in linked)
+            if "artefacts" in folders and WORK in folders:  # a volume
+                folders.remove(WORK)
+                self._pass_by_work(Path(folder, WORK))
             for name in sorted(names):
                 path = Path(folder, name)
                 if is_archive(path):
@@ -165,6 +172,12 @@ class AuditSource:
                 if self._is_readable(path, inside):
                     yield path
 
+    def _pass_by_work(self, work: Path) -> None:
+        """What a volume's stages have begun: none of it is whole, nor sealed."""
+        count = sum(folder.is_dir() for folder in work.iterdir()) if os.access(work, os.R_OK) else 0
+        if count:
+            self.skip(work, f"{counted(count, 'stage')} not finished, and so not sealed")
+
     def _is_readable(self, path: Path, inside: Path) -> bool:
         try:
             if path.is_symlink() and not path.resolve(strict=True).is_relative_to(inside):
@@ -172,7 +185,7 @@ class AuditSource:
             elif not path.is_file():
                 self.skip(path, "no plain file")
             elif path.stat().st_size > LARGEST:
-                self.skip(path, f"{path.stat().st_size / 2**20:,.0f} MiB")
+                self.skip(path, byte_size(path.stat().st_size))
             else:
                 return True
         except (OSError, RuntimeError) as e:
@@ -207,7 +220,7 @@ def read_text(path: Path) -> str:
     """Raises Unreadable: no permission, binary, or not UTF-8."""
     try:
         if path.stat().st_size > LARGEST:
-            raise Unreadable(f"it has over {LARGEST // 2**20} MiB")
+            raise Unreadable(f"it has over {byte_size(LARGEST)}")
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError:
         raise Unreadable("it is not UTF-8 text") from None

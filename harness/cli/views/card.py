@@ -17,14 +17,14 @@ DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeErro
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def show_card(console: Console, card: Card) -> None:
-    """Print what card.json says.
+def show_card(console: Console, card: Card, row: str = "") -> None:
+    """Print what card.json says; `row`: the one that made the data set.
 
     Raises:
         HarnessError: the card has a format that this version does not read, or is damaged.
     """
     try:
-        parts = list(_parts(card))
+        parts = list(_parts(card, row))
     except DAMAGE:
         raise HarnessError(
             "the data card is damaged: card.json does not hold what its format says",
@@ -35,8 +35,8 @@ def show_card(console: Console, card: Card) -> None:
         console.print(part, highlight=False)
 
 
-def _parts(card: Card) -> Iterator[str | Table]:
-    parts = sections(card)
+def _parts(card: Card, row: str) -> Iterator[str | Table]:
+    parts = sections(card, row)
     if card["simulated"]:
         yield f"[yellow]{escape(SIMULATED)}[/]"
     for part in parts:

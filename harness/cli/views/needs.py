@@ -3,10 +3,10 @@
 from urllib.parse import urlsplit
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.text import Text
 
 from harness.common.hanging import hanging
+from harness.common.numbers import byte_size
 from harness.common.progress import plain
 from harness.run.needs import FETCHED, NeededItem, RowNeeds
 
@@ -45,7 +45,7 @@ def _line(console: Console, text: str) -> None:
 
 
 def _words(item: NeededItem) -> str:
-    size = decimal(item.bytes) if item.bytes is not None else ""
+    size = byte_size(item.bytes) if item.bytes is not None else ""
     is_found = item.kind in FETCHED and item.state == "there"
     address = "" if is_found else repository(item.address)
     return "  ".join(filter(None, [item.name, size, address, item.note]))

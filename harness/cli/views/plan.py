@@ -15,15 +15,13 @@ from harness.answer.engines.vllm import VllmEngine
 from harness.artefact import environment
 from harness.artefact.gpus import Gpu, emulates_bfloat16, emulation, numbered, visible
 from harness.common.hanging import hanging
-from harness.common.numbers import dollars
+from harness.common.numbers import byte_size, dollars, in_unit_of
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.llm import prices
 from harness.llm.estimate import ON_HUB, Estimate
 from harness.modeling.memory.fit import (
     USABLE,
-    gib,
-    in_unit_of,
     machine_memory,
     what_fits,
     would_fit,
@@ -228,7 +226,7 @@ def _memory(need: Need, kind: str, chosen: Sequence[Gpu] | None) -> str:
     if not devices:
         return f"{text}; {_on_cpu(need)}" if kind == "local" and chosen == () else text
     smallest = min(devices, key=lambda gpu: gpu.size)
-    where = f"{smallest.name} ({gib(smallest.size)})"
+    where = f"{smallest.name} ({byte_size(smallest.size)})"
     if need.memory.needed <= USABLE * smallest.size:
         return f"{text}; fits {where}"
     fitting = what_fits(
@@ -266,7 +264,7 @@ def _parts(need: Need) -> str:
     }
     total = memory.total
     each = ", ".join(f"{name} {in_unit_of(total, size)[0]}" for name, size in parts.items())
-    text = f"about {gib(total)} ({each}"
+    text = f"about {byte_size(total)} ({each}"
     if need.lengths is None:
         text += ", as if every example were as long as the cutoff"
     elif need.most.activations > 1.05 * memory.activations:
@@ -275,7 +273,7 @@ def _parts(need: Need) -> str:
     text += ")"
     if need.train.launch.processes * need.train.launch.machines > 1:
         text += " for each process"
-    return text + (f" and {gib(memory.cpu)} of the CPU's" if memory.cpu else "")
+    return text + (f" and {byte_size(memory.cpu)} of the CPU's" if memory.cpu else "")
 
 
 def _on_cpu(need: Need) -> str:
@@ -284,7 +282,7 @@ def _on_cpu(need: Need) -> str:
     machine = machine_memory()
     fits = "fits" if needed <= USABLE * machine else "does not fit"
     why = "no GPU is used" if visible() else "there is no GPU"
-    return f"{why}; {fits} this machine's memory ({gib(machine)})"
+    return f"{why}; {fits} this machine's memory ({byte_size(machine)})"
 
 
 def _over_budget(stage: StagePlan) -> str:

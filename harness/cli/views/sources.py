@@ -28,11 +28,11 @@ STYLES = {
     "harness": "dim",
     "no source": "bold red",
 }
-HARNESS = "the harness's default: how, and not what"
+HARNESS = "not stated by the study: the harness's default fills it"
 WIDE = 130
 """Columns of a terminal from which on a setting is a line of a table; else it is a block of lines."""
 TRAIN_SEED = "train.seed"
-ANY_SEED = "the harness's default: any; another one trains another model"
+ANY_SEED = f"{HARNESS}, with any seed; another one trains another model"
 NAME, STATUS = 27, 10
 VALUE, VALUE_SHARE = (16, 48), 3
 """Widths of the columns, of the values' the least and the most: it has a third of what is left of the

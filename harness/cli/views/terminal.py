@@ -158,7 +158,8 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
     if not data_sets:
         raise InputError(
             "none of these artefacts has a data card",
-            "Data sets have one: what the gen stage makes.",
+            "What a gen stage makes has one. Of data that is given, too, where `gen: {recipe: import, "
+            "file: FILE}` stands in place of `data: FILE`; what is trained on it has another key then.",
         )
     selected = data_sets if as_json else data_sets[-1:]
     for artefact in selected:
@@ -174,7 +175,7 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
         console.print(f"[yellow]simulated: {escape(', '.join(last.manifest.simulated))}[/]")
     from harness.cli.views.card import show_card
 
-    show_card(console, cards[0])
+    show_card(console, cards[0], last.manifest.row)
     for earlier in data_sets[:-1]:
         command = f"harness show gen/{earlier.key[:12]} --data"
         console.print(f"{_whose(earlier)}: {command}", highlight=False)

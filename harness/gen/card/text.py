@@ -31,8 +31,10 @@ class Section:
     """Name of the plot, without its ending, that shows the same."""
 
 
-def sections(card: Card) -> list[Section]:
+def sections(card: Card, row: str = "") -> list[Section]:
     """The card's parts, in reading order; those that its data set has.
+
+    `row`: the one that made it, and whose tokenizer counted; a row of another may have the same data.
 
     Raises:
         HarnessError: the card has another format than this version of the harness reads.
@@ -48,7 +50,7 @@ def sections(card: Card) -> list[Section]:
         _counts(card),
         _filters(card),
         _words(card),
-        _tokens(card),
+        _tokens(card, row),
         _rewritten(card),
         _novelty(card),
         _verbs(card),
@@ -151,13 +153,15 @@ def _words(card: Card) -> Section:
     return Section("Lengths in words", lines, *_lengths(fields), plot="lengths")
 
 
-def _tokens(card: Card) -> Section:
+def _tokens(card: Card, row: str) -> Section:
     title, tokenizer, tokens = "Lengths in tokens", card["tokenizer"], card["lengths"]["tokens"]
     if tokenizer is None:
         return Section(title, ["not counted: the row has no model, so no tokenizer"])
     if tokens is None:
         return Section(title, [f"not counted with {tokenizer['name']}: {tokenizer['not_counted']}"])
-    lines = [f"tokenizer: {tokenizer['name']}; special tokens are not counted", _OF_INPUTS]
+    whose = f", that of row {row}, which made the data set" if row else ""
+    counted = f"tokenizer: {tokenizer['name']}{whose}; special tokens are not counted"
+    lines = [counted, _OF_INPUTS]
     return Section(title, lines, *_lengths(_in_order(tokens)))
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from harness.common.numbers import byte_size
 from harness.modeling.memory import shapes
 from harness.modeling.memory.need import Memory, Need, micro_batch_tokens
 from harness.modeling.memory.shapes import Shape
 from harness.spec.train import Train
 
-GIB = 2**30
 USABLE = 0.92
 """Of a GPU's memory: the rest is CUDA's own, and what its allocator cannot use."""
 LESS = 0.8
@@ -55,8 +55,8 @@ class Fit:
 
     def __str__(self) -> str:
         text = ", ".join(f"{k}: {_as_yaml(v)}" for k, v in self.changes.items())
-        cpu = f", and {gib(self.memory.cpu)} of the CPU's" if self.memory.cpu else ""
-        return f"{text} (about {gib(self.memory.needed)}{cpu})"
+        cpu = f", and {byte_size(self.memory.cpu)} of the CPU's" if self.memory.cpu else ""
+        return f"{text} (about {byte_size(self.memory.needed)}{cpu})"
 
 
 def machine_memory() -> int:
@@ -185,8 +185,8 @@ def describe(
         return "What would fit cannot be estimated: the model's kind is not known."
     fits = what_fits(train, shape, memory_bytes, lengths, ran_out, cpu_bytes, loading)
     memory = Need(train, shape, lengths).memory
-    now = f"It needs about {gib(memory.needed)}"
-    now += f", {gib(memory.loading)} for its weights alone" if loading else ""
+    now = f"It needs about {byte_size(memory.needed)}"
+    now += f", {byte_size(memory.loading)} for its weights alone" if loading else ""
     return f"{now}; {would_fit(fits)}."
 
 
@@ -199,18 +199,6 @@ def would_fit(fits: Sequence[Fit]) -> str:
     if same:
         return f"would fit with {ways}: the same result but for rounding"
     return f"would fit, as a deviation in the result, with {ways}"
-
-
-def gib(size: float) -> str:
-    """In GiB (2**30 bytes), and small sizes in MiB."""
-    return " ".join(in_unit_of(size, size))
-
-
-def in_unit_of(total: float, size: float) -> tuple[str, str]:
-    """A size's number in the unit that suits `total`, and that unit."""
-    if total >= GIB:
-        return f"{size / GIB:.1f}", "GiB"
-    return f"{size / 2**20:.0f}", "MiB"
 
 
 def _as_yaml(value: Any) -> str:

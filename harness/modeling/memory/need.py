@@ -19,7 +19,7 @@ from harness.llm.estimate import CHARACTERS_PER_TOKEN, text_lengths
 from harness.modeling.memory import shapes
 from harness.modeling.memory.shapes import Shape
 from harness.spec.model_source import ModelSource
-from harness.spec.train import Lora, Train
+from harness.spec.train import Lora, Quantization, Train
 
 FLOAT32, BFLOAT16 = 4, 2
 FOUR_BIT = 0.5
@@ -210,11 +210,16 @@ def _weights(train: Train, shape: Shape, trained: int) -> float:
         return FLOAT32 * shape.parameters
     size = _size(train)
     adapters = trained * (FLOAT32 + (BFLOAT16 if train.precision == "bfloat16" else 0))
-    if train.quantization is None:
-        return size * shape.parameters + adapters
-    bits = DOUBLE_CONSTANT_BITS if train.quantization.double else CONSTANT_BITS
+    return frozen_weights(train.quantization, shape, size) + adapters
+
+
+def frozen_weights(quantization: Quantization | None, shape: Shape, size: int) -> float:
+    """Bytes of weights that are only read: `size` each, or four bits, of what is quantised."""
+    if quantization is None:
+        return size * shape.parameters
+    bits = DOUBLE_CONSTANT_BITS if quantization.double else CONSTANT_BITS
     quantised = shape.layers * shape.linear_parameters
-    return (FOUR_BIT + bits / 8) * quantised + size * (shape.parameters - quantised) + adapters
+    return (FOUR_BIT + bits / 8) * quantised + size * (shape.parameters - quantised)
 
 
 def _sharded(train: Train, shape: Shape, weights: float, sharing: int) -> tuple[float, float]:

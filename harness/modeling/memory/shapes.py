@@ -14,7 +14,7 @@ MOST_HEADER_BYTES = 100_000_000
 BYTES_TOKENS = 258
 """Of the tokenizer `bytes`: 256 bytes, padding and end."""
 LABELS_AT_ONCE = 512
-"""So many labels' logits training has at a time: 311 MB for a vocabulary of 151,936 in float32."""
+"""So many labels' logits training has at a time: 297 MiB for a vocabulary of 151,936 in float32."""
 GPU_LOGIT_BYTES = 2**30
 """On a GPU more of them, up to so much in float32: each piece adds a gradient to the whole head's."""
 

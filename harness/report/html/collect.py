@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -111,7 +112,12 @@ def story_of(
         appendix,
         most_outputs,
         [t for s in finished if s.stage == "train" for t in _parsed(s, LOG, _training)],
-        [d for s in finished if s.stage == "gen" for d in _parsed(s, CARD, _data_set)],
+        [
+            d
+            for s in finished
+            if s.stage == "gen"
+            for d in _parsed(s, CARD, partial(_data_set, s.made.manifest.row))
+        ],
         _outputs(plan) if plan else None,
         _findings(finished, lines),
     )
@@ -187,9 +193,9 @@ def _training(label: str, text: str) -> Training | None:
     return Training(label, finite, [p for p in held_out if math.isfinite(p[1])]) if finite else None
 
 
-def _data_set(label: str, text: str) -> DataSet:
+def _data_set(row: str, label: str, text: str) -> DataSet:
     card = json.loads(text)
-    parts = sections(card)
+    parts = sections(card, row)
     words = card["lengths"]["words"]
     field_ = next((name for name in ("output", "chosen") if name in words), None)
     counted = words[field_]["bins"] if field_ else []

@@ -121,15 +121,6 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def size(count: int) -> str:
-    """Bytes, in units of 1024."""
-    value, units = float(count), ["bytes", "KiB", "MiB", "GiB", "TiB"]
-    while value >= 1024 and len(units) > 1:
-        value /= 1024
-        units.pop(0)
-    return f"{value:.0f} {units[0]}" if value >= 10 else f"{value:.3g} {units[0]}"
-
-
 def brief(value: Any) -> str:
     """A manifest's value in a few words."""
     if isinstance(value, bool):

@@ -12,10 +12,9 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from rich.filesize import decimal
-
 from harness.artefact.store import write_atomically
 from harness.common.grouping import grouped
+from harness.common.numbers import byte_size
 from harness.common.progress import counted
 from harness.errors import InputError
 from harness.report.formats import written_to
@@ -38,8 +37,9 @@ def write_report(
     outputs: int,
     every_row: bool = False,
 ) -> str:
-    """Write the page of these rows to `out`; `outputs`: most of each row's in its reader; `every_row`:
-    also those of which nothing is made yet. Without any row, nothing is written.
+    """Write the page of these rows to `out`, or to report.html in it where it is a folder. `outputs`:
+    most of each row's in its reader; `every_row`: also those of which nothing is made yet. Without any
+    row, nothing is written.
 
     Returns what was written, and what was left out, in words. The same artefacts give the same bytes.
 
@@ -48,7 +48,8 @@ def write_report(
         InputError: the file cannot be written.
         SpecFaults: a study's `_tables.yaml` is faulty.
     """
-    if not out.name or (out.exists() and not out.is_file()):
+    out = out / "report.html" if out.is_dir() else out
+    if out.exists() and not out.is_file():
         raise InputError(f"{out} is no file and cannot be written", "Name a file with --out.")
     stories = stories_of(rows, planners, outputs)
     listed = stories if every_row else [s for s in stories if s.plan and s.plan.is_begun]
@@ -60,7 +61,7 @@ def write_report(
         with written_to("file"):
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, page)
-        size = decimal(len(page.encode()))
+        size = byte_size(len(page.encode()))
         sentences = [f"written: {out}, {counted(len(listed), 'row')}, {size}"]
     if left_out := len(stories) - len(listed):
         verb = "is" if left_out == 1 else "are"

@@ -69,6 +69,8 @@
       if (next) head.setAttribute("aria-sort", next);
       body.append(...sorted);
     };
+    // On a phone the headings are chips above the lines, and this is all that says what they are for.
+    table.tHead.rows[0].setAttribute("aria-label", "Sort by");
     for (const button of all("button[data-sort]", table)) {
       button.addEventListener("click", () => sort(button));
     }

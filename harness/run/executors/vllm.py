@@ -32,7 +32,7 @@ def find_image(client: Any, engine: VllmEngine) -> Any:
     except docker.errors.ImageNotFound:
         raise InputError(
             f"the image of vLLM is not there: {engine.image}",
-            f"Get it (about 10 GB): docker pull {engine.image}",
+            f"Get it (about 9 GiB): docker pull {engine.image}",
         ) from None
 
 

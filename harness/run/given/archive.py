@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from harness.common.grouping import grouped
+from harness.common.numbers import byte_size
 from harness.run.given.download import Failed, check_room
 
 ALL = "."
@@ -213,9 +214,7 @@ def _write(archive: Archive, entry: ArchiveMember, place: Path) -> None:
 
 
 def _too_large(most: int) -> str:
-    return (
-        f"has an archive that unpacks to more than {most / 1e9:.2g} GB: far too much for its size"
-    )
+    return f"has an archive that unpacks to more than {byte_size(most)}: far too much for its size"
 
 
 def _not_in_it(member: str, names: list[str]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness import __version__
+from harness.common.numbers import SIZES, byte_size
 from harness.common.progress import Event, note_event, progress_event
 from harness.errors import HarnessError
 from harness.spec.address import check_address, is_loopback, shown
@@ -193,7 +194,8 @@ def _write(
 
 
 def _progress(have: int, total: int | None) -> Event:
-    unit, of = ("MB", 10**6) if max(have, total or 0) >= 10**7 else ("kB", 10**3)
+    unit = "MiB" if max(have, total or 0) >= 10 * SIZES["MiB"] else "KiB"
+    of = SIZES[unit]
     # Rounded up, so that what is not whole does not look so, and a small file is more than nothing.
     done = -(-have // of)
     return progress_event("download", done, None if total is None else -(-total // of), unit)
@@ -269,8 +271,8 @@ def check_room(path: Path, needed: int, what: str) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise HarnessError(
-            f"there is no room for the {needed / 1e9:.2f} GB of {what}: {path.parent} has "
-            f"{free / 1e9:.2f} GB free",
+            f"there is no room for the {byte_size(needed)} of {what}: {path.parent} has "
+            f"{byte_size(free)} free",
             "Free some (`harness gc` lists what no spec needs), or name another volume with --volume.",
         )
 

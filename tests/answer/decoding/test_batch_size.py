@@ -18,9 +18,9 @@ from harness.answer.decoding.batch_size import (
     sizes_for,
     sizes_in,
 )
-from harness.modeling.memory.fit import GIB
 from tests.answer.decoding.test_decode import MODELS, answers, decoder, model_of, prompts
 
+GIB = 2**30
 QWEN = Costs(
     # Qwen1.5-0.5B in float32: 24 layers of keys and values of 1024 numbers, 151,936 tokens.
     per_column=24 * 2 * 1024 * 4, per_answer=64 * 151_936, per_token_read=600_000, layers=24,

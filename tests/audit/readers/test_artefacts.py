@@ -52,6 +52,21 @@ def test_a_clean_volume_matches_and_has_no_finding(tmp_path: Path) -> None:
     assert result.digits["lower_bound"] == 15
 
 
+def test_what_a_volume_has_not_finished_is_counted_and_not_read(tmp_path: Path) -> None:
+    """A stage's work has the names of what it will be: the annotations of a judge, half of them."""
+    volume(tmp_path, rows_of())
+    for key in ("judge-1", "judge-2"):
+        work = tmp_path / "work" / key
+        work.mkdir(parents=True)
+        (work / "annotations.json").write_text(json.dumps(rows_of()[:400]))
+    result = only_result(tmp_path)
+    assert (result.kind, result.matches, result.findings) == ("artefact", True, [])
+    said = f"{tmp_path / 'work'} was passed by: 2 stages not finished, and so not sealed"
+    assert result.notes[1:] == [said]
+    (only_elsewhere,) = audit(tmp_path / "work" / "judge-1")
+    assert only_elsewhere.kind == "alpaca_eval"
+
+
 def test_one_artefacts_folder_is_read_with_the_answers_beside_it(tmp_path: Path) -> None:
     volume(tmp_path, rows_of(), cut=50)
     result = only_result(tmp_path / "artefacts" / "judge" / KEYS["judge"][:16])

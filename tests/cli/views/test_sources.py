@@ -58,7 +58,9 @@ def test_a_trainings_seed_left_to_its_default_is_assumed(tmp_path: Path) -> None
     settings = {entry["setting"]: entry for entry in json.loads(result.output)}
     assert settings["train.seed"]["status"] == "assumption"
     assert settings["train.packing"]["status"] == "harness"
-    assert "another one trains another model" in command("show", spec, "--sources").output
+    said = " ".join(command("show", spec, "--sources").output.split())
+    assert "not stated by the study: the harness's default fills it, with any seed" in said
+    assert "another one trains another model" in said
     named = write_row(tmp_path, train={"steps": 1, "seed": 42})
     settings = json.loads(command("show", named, "--sources", "--json").output)
     assert [s["status"] for s in settings if s["setting"] == "train.seed"] == ["no source"]

@@ -6,10 +6,11 @@ import pytest
 
 from harness.modeling.memory import fit as fitting
 from harness.modeling.memory import shapes
-from harness.modeling.memory.fit import GIB, USABLE, describe, what_fits
+from harness.modeling.memory.fit import USABLE, describe, what_fits
 from harness.modeling.memory.need import of_training
 from harness.spec.train import Train
 
+GIB = 2**30
 QWEN = {
     "model_type": "qwen2", "hidden_size": 1024, "intermediate_size": 2816,
     "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 16,

@@ -93,7 +93,7 @@ def test_a_file_is_kept_by_its_digest_and_asked_for_once(
     assert fetch(data) == []
     assert server.requests == [("/data/a.json", None)]
     assert fetch.left() == []
-    assert "download: 1024 of 1024 kB" in fetch.output.getvalue()
+    assert "download: 1000 of 1000 KiB" in fetch.output.getvalue()
 
 
 def test_a_download_that_breaks_off_goes_on_where_it_was(
@@ -381,7 +381,7 @@ def test_a_disk_without_room_is_said_before_anything_is_written(
     server: FileServer, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 1000))  # type: ignore[attr-defined]
-    with pytest.raises(HarnessError, match=r"no room for the 0\.00 GB of a download"):
+    with pytest.raises(HarnessError, match=r"no room for the 1000\.0 KiB of a download"):
         fetch(given(f"{server.url}/data/a.json"))
     assert [name for name in fetch.left() if name.endswith("part")] == []
 
@@ -618,7 +618,7 @@ def test_an_archive_that_came_whole_is_kept_where_the_disk_has_no_room_to_unpack
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 10**5))  # type: ignore[attr-defined]
         with pytest.raises(
-            HarnessError, match=r"no room for the 0\.00 GB of what its archive"
+            HarnessError, match=r"no room for the 976\.6 KiB of what its archive"
         ) as e:
             fetch(data)
     assert "harness gc" in e.value.hint

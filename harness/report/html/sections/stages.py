@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.artefact import gpus
 from harness.artefact.manifest import Manifest
+from harness.common.numbers import byte_size
 from harness.report.html import figures
 from harness.report.html.appendix import Appendix
 from harness.report.html.collect import Story
@@ -86,13 +87,13 @@ def _used(manifest: Manifest) -> list[str]:
     if environment.get("cpus"):
         machine.append(f"{environment['cpus']} CPUs")
     if environment.get("memory_bytes"):
-        machine.append(figures.size(environment["memory_bytes"]))
+        machine.append(byte_size(environment["memory_bytes"]))
     facts = []
     for name, value in used.items():
         if name in LEFT_OUT or value in (None, [], {}, ""):
             continue
         is_size = name.endswith("_bytes") and isinstance(value, int)
-        text = figures.size(value) if is_size else figures.brief(value)
+        text = byte_size(value) if is_size else figures.brief(value)
         facts.append(f"{name.removesuffix('_bytes').replace('_', ' ')}: {text}")
     # How often the model wins in which place has a figure of its own.
     notes = [str(note) for note in manifest.notes if not str(note).startswith("shown ")]

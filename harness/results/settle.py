@@ -51,6 +51,7 @@ from harness.row.row import Replicates
 from harness.row.twin import SUFFIX
 from harness.run import ready
 from harness.run.executors import Executor, waiting
+from harness.run.foretold import foretold
 from harness.run.plan import Planner, RowPlan, StagePlan, target
 from harness.run.runner import Runner
 from harness.stats.spending import levels
@@ -191,6 +192,7 @@ class Settler:
             Runner(self.planner.store, self.planner.files, executor, console).run([plan])
             self.planner.files.save()
             self._plans.clear()
+            foretold.cache_clear()  # what it took is what more of it is expected to take
         return self._plan(counts)
 
     def _next(
@@ -221,6 +223,11 @@ class Settler:
             return (
                 "nothing of the row can be repeated with another outcome: it trains nothing, samples "
                 "nothing, and asks no judge"
+            )
+        spent = self._spent(plan) * bool(self.course.looks)
+        if spent > self.usd:
+            return (
+                f"${spent:.2f} are spent, more than --usd {self.usd:g}: it cost more than expected"
             )
         return "no replicate that the rest of the budget pays is expected to narrow the interval"
 

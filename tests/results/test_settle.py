@@ -21,7 +21,7 @@ from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, RowPlan
 from harness.stats.spending import levels
-from tests.helpers import command, evaluation, make
+from tests.helpers import InstantExecutor, command, evaluation, make
 from tests.results.matrix_rows import lines, shown
 from tests.results.scored_rows import Scored, scored_row, wins
 from tests.results.verdict.test_rejudged import given
@@ -326,10 +326,37 @@ def paid_settler(folder: Path, usd: float, **changes: Any) -> Settler:
     return found
 
 
-def cost(monkeypatch: pytest.MonkeyPatch, usd: float) -> None:
+def cost(monkeypatch: pytest.MonkeyPatch, usd: float, **tokens: float) -> None:
     """What each stage turns out to cost."""
-    plain = StageResult.to_json
-    monkeypatch.setattr(StageResult, "to_json", lambda self: {**plain(self), "cost": {"usd": usd}})
+    plain, costs = StageResult.to_json, {"usd": usd, **tokens}
+    monkeypatch.setattr(StageResult, "to_json", lambda self: {**plain(self), "cost": costs})
+
+
+@pytest.mark.parametrize(("budget", "judgings"), [(2.0, 1), (4.5, 1), (7.0, 2)])
+def test_what_a_purchase_cost_is_what_the_next_of_its_kind_is_expected_to_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: float, judgings: int
+) -> None:
+    """A server that takes three times the tokens that are assumed; money in judgings as assumed."""
+    changes: dict[str, Any] = {"value": 37.0, "gen": None, "train": None, "replicates": {}}
+    (judging,) = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, 1, 0)).stages[-1:]
+    assumed, usd = judging.estimate, judging.usd()
+    assert usd
+    cost(
+        monkeypatch,
+        3 * usd,
+        calls=assumed.calls,
+        prompt_tokens=3 * assumed.prompt_tokens,
+        completion_tokens=3 * assumed.completion_tokens,
+    )
+    found, out = paid_settler(tmp_path, budget * usd, **changes), io.StringIO()
+    found.settle(Scored(*[wins(1600, PROMPTS)] * 60), Console(file=out, width=200))
+    last = found.course.looks[-1]
+    assert last.verdict == "inconclusive"
+    assert last.counts[2] == judgings
+    over = f"${3 * usd:.2f} are spent, more than --usd {budget * usd:g}: it cost more than expected"
+    assert (over in out.getvalue()) == (budget == 2.0)
+    planned = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, judgings + 1, 0)).stages[-1]
+    assert planned.usd() == pytest.approx(3 * usd)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -502,3 +529,22 @@ def test_what_a_larger_sample_took_the_place_of_stays_paid(
     # 13 judgings, and 12 anew at each further look.
     assert bought[0] == pytest.approx(6.5)
     assert bought[1] == pytest.approx(12.5)
+
+
+def test_a_larger_sample_is_expected_to_cost_as_many_times_what_the_smaller_did(
+    tmp_path: Path,
+) -> None:
+    spec = bridged_row(tmp_path)
+    took = {"calls": 66, "prompt_tokens": 6000, "completion_tokens": 600}
+    make(tmp_path / "runs", spec, executor=InstantExecutor(lambda job: {"cost": took}))
+    larger = settler(tmp_path, spec)._plan((1, 1, 1, 120))
+    (judging,) = larger.bridge[3].final()
+    expected = judging.estimate
+    assert {name: getattr(expected, name) / 2 for name in took} == took
+    assert expected.is_measured
+    # Of the row itself all prompts are judged, whatever samples there are of others.
+    (another,) = settler(tmp_path, spec)._plan((1, 1, 2, 60)).final()[1:]
+    assert another.estimate.calls == 66
+    result = command("plan", bridged_row(tmp_path, sampled=120), "--volume", tmp_path / "runs")
+    told = "12,000 prompt + 1,200 completion tokens as the same took before"
+    assert told in " ".join(result.output.split())

@@ -33,6 +33,7 @@ from harness.results.purchase import (
     WORDS,
     Counts,
     Purchase,
+    at_best,
     best,
     enough,
     half_of,
@@ -54,6 +55,7 @@ from harness.run.executors import Executor, waiting
 from harness.run.foretold import foretold
 from harness.run.plan import Planner, RowPlan, StagePlan, target
 from harness.run.runner import Runner
+from harness.stats.intervals import t_quantile
 from harness.stats.spending import levels
 
 RULE = "the smallest expected interval per unit of cost; a second training before all else"
@@ -154,6 +156,8 @@ class Settler:
         elif not course.path.is_file():
             plan = self._plan(counts)
             course.owned = [stage.key for stage in plan.stages if stage.artefact is not None]
+            if limit := self._limit(plan):
+                say(console, limit)
         if course.has_ended:
             weighed = self._weigh(self._plan(counts), last.level)
             _tell(console, weighed, last, len(looks), len(course.terms.levels))
@@ -200,6 +204,9 @@ class Settler:
     ) -> Purchase | None:
         purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan))
         why = "" if purchase else self._why(plan, weighed, counts)
+        reach = at_best(weighed)
+        if reach is not None and len(self.course.looks) == 1:
+            say(console, reach.words)
         say(console, f"buying {purchase}" if purchase else f"it ends here: {why}")
         if purchase is not None:
             known = {stage.id for stage in plan.stages}
@@ -224,12 +231,26 @@ class Settler:
                 "nothing of the row can be repeated with another outcome: it trains nothing, samples "
                 "nothing, and asks no judge"
             )
+        reach = at_best(weighed)
+        if reach is not None and not reach.verdicts:
+            return "nothing that can be bought would decide it"
         spent = self._spent(plan) * bool(self.course.looks)
         if spent > self.usd:
             return (
                 f"${spent:.2f} are spent, more than --usd {self.usd:g}: it cost more than expected"
             )
         return "no replicate that the rest of the budget pays is expected to narrow the interval"
+
+    def _limit(self, plan: RowPlan) -> str:
+        """That the reported number's own error alone leaves more than the margin; else empty."""
+        error = (self.terms.reported or {}).get("standard_error")
+        half, margin = t_quantile(math.inf) * (error or 0.0), self.terms.margin
+        if half <= margin or (plan.published and is_rejudged(self.metric)):
+            return ""
+        return (
+            f"at best it is not reproduced: the reported number's own error alone leaves ±{half:.2f}, "
+            f"margin {margin:g}"
+        )
 
     def _check_budget(self, plan: RowPlan, what: str) -> None:
         """Also of what was chosen, or begun, when there was more money. `what`: what the plan is."""
@@ -275,6 +296,8 @@ class Settler:
         if to_run:
             ready.check(plan, self.planner.files)
             usd = _price(to_run, what)
+            if limit := self._limit(plan):
+                yield limit
             yield f"first {what}: {counted(len(to_run), 'stage')}, about ${usd:.2f}"
             return
         weighed = self._weigh(plan, terms.levels[len(looks)])
@@ -282,6 +305,9 @@ class Settler:
         if verdict.name in DECIDED:
             yield f"nothing: it is {verdict.name}"
             return
+        reach = at_best(weighed)
+        if reach is not None:
+            yield reach.words
         purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan) * bool(looks))
         yield f"first {purchase}" if purchase else f"nothing: {self._why(plan, weighed, counts)}"
 
@@ -299,9 +325,13 @@ class Settler:
     def purchase(
         self, plan: RowPlan, weighed: Weighed, counts: Counts, left: float
     ) -> Purchase | None:
-        """What to buy next; None where nothing is left for it, or nothing would move the interval."""
+        """What to buy next; None where nothing is left for it, or nothing would move the interval or
+        decide it."""
         if weighed.outlook is None:
             return None  # no number of ours, or none that it is compared with
+        reach = at_best(weighed)
+        if reach is not None and not reach.verdicts:
+            return None
         remaining = len(self.course.terms.levels) - len(self.course.looks)
         share = left / max(remaining, 1)
         options = [

@@ -548,3 +548,33 @@ def test_a_larger_sample_is_expected_to_cost_as_many_times_what_the_smaller_did(
     result = command("plan", bridged_row(tmp_path, sampled=120), "--volume", tmp_path / "runs")
     told = "12,000 prompt + 1,200 completion tokens as the same took before"
     assert told in " ".join(result.output.split())
+
+
+def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Path) -> None:
+    """The reported number's own error alone leaves more than the margin."""
+    cell = {"value": 40.0, "standard_error": 1.9}
+    spec = scored_row(tmp_path, reported={"win_rate": cell}, trained=True, replicates={})
+    limit = (
+        "at best it is not reproduced: the reported number's own error alone leaves ±3.72, margin 3"
+    )
+    assert limit in settler(tmp_path, spec).foretold()
+    found, text = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    assert limit in text
+    (look,) = found.course.looks
+    assert (look.verdict, look.next) == ("inconclusive", None)
+    reach = "about the difference is left, margin 3: no verdict is in reach"
+    assert reach in text
+    assert "it ends here: nothing that can be bought would decide it" in text
+    again = settler(tmp_path, spec)
+    *_, best, last = again.foretold()
+    assert best.endswith(reach)
+    assert last == "nothing: nothing that can be bought would decide it"
+    run = ("settle", spec, "--usd", "5", "--volume", tmp_path / "runs", "--executor", "local")
+    assert command(*run).exit_code == 4
+    # So far off it is worth a training: not to be reproduced is in reach.
+    cell["value"] = 34.0
+    far = scored_row(tmp_path, reported={"win_rate": cell}, trained=True, replicates={})
+    shutil.rmtree(tmp_path / "runs" / "settle")
+    *_, best, last = settler(tmp_path, far).foretold()
+    assert best.endswith("margin 3: not reproduced is in reach")
+    assert "more training" in last

@@ -191,9 +191,13 @@ class Settler:
         """The row with so many replicates, once what is not there of it is paid for and made."""
         plan = self._plan(counts)
         self._check_budget(plan, what)
-        self.course.save()
         if any(stage.artefact is None for stage in plan.stages):
-            Runner(self.planner.store, self.planner.files, executor, console).run([plan])
+            if self.course.looks:
+                self.course.save()
+            runner = Runner(self.planner.store, self.planner.files, executor, console)
+            stages = runner.begin([plan])  # a start that is refused leaves no course behind
+            self.course.save()
+            runner.go_through(stages, [plan])
             self.planner.files.save()
             self._plans.clear()
             foretold.cache_clear()  # what it took is what more of it is expected to take

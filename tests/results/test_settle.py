@@ -316,14 +316,21 @@ def test_the_row_as_it_stands_is_a_purchase_too(
     assert "a number of dollars is wanted" in refused.output
 
 
-def paid_settler(folder: Path, usd: float, **changes: Any) -> Settler:
+def paid_settler(folder: Path, usd: float, key: str | None = None, **changes: Any) -> Settler:
     """Each judging is expected to cost a little less than a cent."""
     parts = evaluation(folder / "specs")
-    parts["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
+    parts["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": key}
     found = settler(folder, row(folder, eval=parts, **changes), usd=usd)
     price = Price(prompt=100.0, completion=100.0)
     found.planner.prices = Prices("2026-01-01", {"gpt-4.1-mini": price})
     return found
+
+
+def test_a_start_that_is_refused_leaves_no_course_behind(tmp_path: Path) -> None:
+    refused = paid_settler(tmp_path, 5.0, key="ABSENT_KEY", replicates={})
+    with pytest.raises(InputError, match="ABSENT_KEY"):
+        refused.settle(Scored(), Console(file=io.StringIO()))
+    assert not list((tmp_path / "runs").rglob("settle/*.json"))
 
 
 def cost(monkeypatch: pytest.MonkeyPatch, usd: float, **tokens: float) -> None:

@@ -281,6 +281,17 @@ def test_a_bridge_that_too_few_verdicts_can_make_is_refused_before_it_is_paid_fo
     assert not list((tmp_path / "runs").rglob("manifest.json"))
 
 
+def test_more_prompts_of_a_bridging_model_than_there_are_are_refused_by_its_own_field(
+    tmp_path: Path,
+) -> None:
+    spec = row(tmp_path, bridge=[{**agreeing(tmp_path, 1)[0], "prompts": PROMPTS + 1}])
+    result = command("validate", spec)
+    assert result.exit_code == 2
+    text = " ".join(result.output.split())
+    assert f"a sample of {PROMPTS + 1} prompts is asked for, and" in text
+    assert "of a bridging model reported.bridge, prompts" in text
+
+
 def test_verdicts_on_prompts_that_the_row_does_not_ask_are_no_bridge(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="of its 2000 verdicts 0 are on the 2000 prompts"):
         bridged(tmp_path, 1, instruction="another")

@@ -529,6 +529,22 @@ def test_a_model_named_twice_is_no_second_model(tmp_path: Path) -> None:
     assert "bridge names the same outputs twice" in result.output
 
 
+def test_a_models_answers_in_another_file_are_no_second_model(tmp_path: Path) -> None:
+    """In another order and with another name in it."""
+    first, other = agreeing(tmp_path, 2)
+    rows = json.loads((tmp_path / "specs" / first["outputs"]["path"]).read_text())
+    again = [{**r, "output": f"{r['output']}\n", "generator": "x"} for r in reversed(rows)]
+    copy = {**first, "outputs": given(tmp_path / "specs" / "copy.json", again)}
+    spec = row(tmp_path, bridge=[first, other, copy])
+    there = "--volume", tmp_path / "runs", "--executor", "local"
+    for words_of in (("validate", spec), ("run", spec, *there)):
+        result = command(*words_of)
+        assert result.exit_code == 2, words_of
+        text = " ".join(result.output.split())
+        assert f"copy.json: all {len(rows)} answers to prompts that" in text
+        assert "it is one model all the same" in text
+
+
 def test_samplings_that_differ_as_a_whole_widen_it(tmp_path: Path) -> None:
     """Three judgings of ours, 6 points apart, are no three looks at one number."""
     apart = [wins(count, PROMPTS) for count in (480, 600, 720)]

@@ -5,7 +5,7 @@ and what a purchase is chosen by: the interval that it is expected to leave, per
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -273,10 +273,9 @@ class Settler:
         but for those that were there before; no less than at the last look, whatever was removed."""
         earlier = {look.counts for look in self.course.looks}
         plans = [plan, *map(self._plan, earlier)] if plan.bridge else [plan]
-        stages = {s.id: s.artefact for p in plans for s in p.stages if s.artefact}
+        stages = {s.id: s for p in plans for s in p.stages if s.artefact}
         made = [of for (_, key), of in stages.items() if key not in self.course.owned]
-        costs: list[Mapping[str, Any]] = [artefact.manifest.cost for artefact in made]
-        spent = math.fsum(float(cost.get("usd") or 0.0) for cost in costs)
+        spent = math.fsum(map(_cost, made))
         return max([spent, *(look.usd for look in self.course.looks)])
 
     def foretold(self) -> Iterator[str]:
@@ -464,6 +463,15 @@ def _price(stages: Sequence[StagePlan], what: str) -> float:
                 f"Add it to {prices.table_file()}, or to the file that HARNESS_PRICES names.",
             )
     return math.fsum(stage.usd() or 0.0 for stage in stages)
+
+
+def _cost(made: StagePlan) -> float:
+    """Dollars that a stage cost, which its manifest does not say where replies do not say their tokens:
+    then what it was expected to cost."""
+    usd = made.made.manifest.cost.get("usd")
+    if usd is None and made.pays:
+        usd = replace(made, artefact=None).usd()
+    return usd or 0.0
 
 
 def _tell(console: Console, weighed: Weighed, look: Look, number: int, looks: int) -> None:

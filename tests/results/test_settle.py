@@ -366,6 +366,17 @@ def test_what_a_purchase_cost_is_what_the_next_of_its_kind_is_expected_to_cost(
     assert planned.usd() == pytest.approx(3 * usd)
 
 
+def test_what_replies_do_not_say_the_tokens_of_costs_what_was_expected(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"value": 37.0, "gen": None, "train": None, "replicates": {}}
+    (judging,) = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, 1, 0)).stages[-1:]
+    usd = judging.usd()
+    assert usd
+    found = paid_settler(tmp_path, 2.5 * usd, **changes)
+    found.settle(Scored(*[wins(1600, PROMPTS)] * 60), Console(file=io.StringIO()))
+    assert found.course.looks[-1].counts[2] == 2
+    assert found.course.looks[-1].usd == pytest.approx(2 * usd)
+
+
 @pytest.mark.parametrize("is_first", [True, False])
 def test_what_was_begun_with_more_money_is_not_gone_on_with_for_less(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_first: bool

@@ -57,8 +57,11 @@ def check(
     for other in plan.bridge if store is None else ():
         with contextlib.suppress(DataAbsent):
             _check_distinct(other.own[0].params["answer"], files, models)
+    to_run = [s for s in plan.stages if s.status != "reuse"]
     for stage in itertools.chain(plan.own, *(other.own for other in plan.beside())):
-        if stage.status == "reuse" or stage.stage not in (only or STAGES):
+        # Of a bridging model that is judged already the rest of the row would be paid in vain.
+        is_asked = stage.status != "reuse" or (stage.retired is not None and to_run)
+        if not is_asked or stage.stage not in (only or STAGES):
             continue
         hubs = stage.hubs()
         if store is not None and not hubs:

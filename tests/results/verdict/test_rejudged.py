@@ -281,6 +281,20 @@ def test_a_bridge_that_too_few_verdicts_can_make_is_refused_before_it_is_paid_fo
     assert not list((tmp_path / "runs").rglob("manifest.json"))
 
 
+def test_a_judged_model_that_is_no_bridge_stops_what_is_still_to_be_paid(tmp_path: Path) -> None:
+    judged, other = agreeing(tmp_path, 2)
+    row(tmp_path, wins(500, PROMPTS), wins(500, PROMPTS), bridge=[judged])
+    there = "--volume", tmp_path / "runs", "--executor", "local"
+    # The published verdicts turn out to be fewer, which changes no key.
+    judged["annotations"] = annotations(tmp_path, "m0", wins(10, 29))
+    assert command("plan", row(tmp_path, bridge=[judged]), *there).exit_code == 0  # all is made
+    made = len(list((tmp_path / "runs").rglob("manifest.json")))
+    result = command("run", row(tmp_path, bridge=[judged, other]), *there)
+    assert result.exit_code == 2
+    assert "of its 29 verdicts 29 are on the" in " ".join(result.output.split())
+    assert len(list((tmp_path / "runs").rglob("manifest.json"))) == made
+
+
 def test_more_prompts_of_a_bridging_model_than_there_are_are_refused_by_its_own_field(
     tmp_path: Path,
 ) -> None:

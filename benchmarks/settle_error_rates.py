@@ -22,7 +22,16 @@ import numpy as np
 from judge_bridge import AGREEMENT
 from verdict_error_rates import Case, evidence, published, side
 
-from harness.results.purchase import BRIDGE, Counts, Purchase, best, enough, half_of, more_of
+from harness.results.purchase import (
+    BRIDGE,
+    Counts,
+    Purchase,
+    at_best,
+    best,
+    enough,
+    half_of,
+    more_of,
+)
 from harness.results.verdict.forecast import DECIDED, decide
 from harness.results.verdict.outlook import NOTHING, Bridge, Outlook
 from harness.results.verdict.sides import difference_interval, reproduced_of
@@ -67,6 +76,9 @@ def chosen(weighed: Weighed, counts: Counts, trains: bool) -> Purchase | None:
     """As `Settler.purchase` has it, where money is no matter."""
     outlook = weighed.outlook
     assert outlook is not None
+    reach = at_best(weighed)
+    if reach is not None and not reach.verdicts:
+        return None
     kinds = (["train"] if counts[0] == 1 else ["train", "judge"]) if trains else ["judge"]
     have = {"train": counts[0], "judge": counts[2]}
     options = []

@@ -173,8 +173,8 @@ def _chosen(table: Table, prompt_set: PromptSet) -> list[TableRow]:
         return table.rows[: prompt_set.first]
     if sample.k > len(table.rows):
         raise InputError(
-            f"prompts.sample asks for {sample.k} prompts, and {table.name} has {len(table.rows)}",
-            "Lower prompts.sample.k, or leave the sample out.",
+            f"a sample of {sample.k} prompts is asked for, and {table.name} has {len(table.rows)}",
+            "Lower it, or leave it out: prompts.sample; of a bridging model reported.bridge, prompts.",
         )
     return [table.rows[number] for number in sample.draw(len(table.rows))]
 

@@ -42,11 +42,27 @@ class Estimate:
     """Why the calls, or else the examples, are not known."""
     shares: tuple[Share, ...] = ()
     """Whose tokens they are, of a stage that calls several models; no shares: all of its one."""
+    is_measured: bool = False
+    """Whether it is what the same calls took before."""
 
     def of(self, endpoint: Endpoint) -> "Estimate":
         """The same calls, as one model's share of a stage's."""
         share = Share(endpoint, self.prompt_tokens, self.completion_tokens)
         return replace(self, shares=(share,))
+
+    def as_measured(self, calls: int, prompt_tokens: int, completion_tokens: int) -> "Estimate":
+        """With what the same calls took before, to which each model has its share."""
+        prompt = prompt_tokens / max(self.prompt_tokens, 1)
+        completion = completion_tokens / max(self.completion_tokens, 1)
+        shares = tuple(
+            Share(
+                s.endpoint, round(s.prompt_tokens * prompt), round(s.completion_tokens * completion)
+            )
+            for s in self.shares
+        )
+        return Estimate(
+            calls, prompt_tokens, completion_tokens, self.examples, self.unknown, shares, True
+        )
 
     def __add__(self, other: "Estimate") -> "Estimate":
         """Both sets of calls, as far as they are known; the second one's examples."""

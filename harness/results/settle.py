@@ -5,7 +5,7 @@ and what a purchase is chosen by: the interval that it is expected to leave, per
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from harness.results.purchase import (
     WORDS,
     Counts,
     Purchase,
+    at_best,
     best,
     enough,
     half_of,
@@ -52,8 +53,10 @@ from harness.row.row import Replicates
 from harness.row.twin import SUFFIX
 from harness.run import ready
 from harness.run.executors import Executor, waiting
+from harness.run.foretold import foretold
 from harness.run.plan import Planner, RowPlan, StagePlan, target
 from harness.run.runner import Runner
+from harness.stats.intervals import t_quantile
 from harness.stats.spending import levels
 
 RULE = "the smallest expected interval per unit of cost; a second training before all else"
@@ -154,6 +157,8 @@ class Settler:
         elif not course.path.is_file():
             plan = self._plan(counts)
             course.owned = [stage.key for stage in plan.stages if stage.artefact is not None]
+            if limit := self._limit(plan):
+                say(console, limit)
         if course.has_ended:
             weighed = self._weigh(self._plan(counts), last.level)
             _tell(console, weighed, last, len(looks), len(course.terms.levels))
@@ -187,11 +192,16 @@ class Settler:
         """The row with so many replicates, once what is not there of it is paid for and made."""
         plan = self._plan(counts)
         self._check_budget(plan, what)
-        self.course.save()
         if any(stage.artefact is None for stage in plan.stages):
-            Runner(self.planner.store, self.planner.files, executor, console).run([plan])
+            if self.course.looks:
+                self.course.save()
+            runner = Runner(self.planner.store, self.planner.files, executor, console)
+            stages = runner.begin([plan])  # a start that is refused leaves no course behind
+            self.course.save()
+            runner.go_through(stages, [plan])
             self.planner.files.save()
             self._plans.clear()
+            foretold.cache_clear()  # what it took is what more of it is expected to take
         return self._plan(counts)
 
     def _next(
@@ -199,6 +209,9 @@ class Settler:
     ) -> Purchase | None:
         purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan))
         why = "" if purchase else self._why(plan, weighed, counts)
+        reach = at_best(weighed)
+        if reach is not None and len(self.course.looks) == 1:
+            say(console, reach.words)
         say(console, f"buying {purchase}" if purchase else f"it ends here: {why}")
         if purchase is not None:
             known = {stage.id for stage in plan.stages}
@@ -223,7 +236,25 @@ class Settler:
                 "nothing of the row can be repeated with another outcome: it trains nothing, samples "
                 "nothing, and asks no judge"
             )
+        reach = at_best(weighed)
+        if reach is not None and not reach.verdicts:
+            return "nothing that can be bought would decide it"
+        spent = self._spent(plan) * bool(self.course.looks)
+        if spent > self.usd:
+            over = f"{dollars(spent)} are spent, more than --usd {self.usd:g}"
+            return f"{over}: it cost more than expected"
         return "no replicate that the rest of the budget pays is expected to narrow the interval"
+
+    def _limit(self, plan: RowPlan) -> str:
+        """That the reported number's own error alone leaves more than the margin; else empty."""
+        error = (self.terms.reported or {}).get("standard_error")
+        half, margin = t_quantile(math.inf) * (error or 0.0), self.terms.margin
+        if half <= margin or (plan.published and is_rejudged(self.metric)):
+            return ""
+        return (
+            f"at best it is not reproduced: the reported number's own error alone leaves ±{half:.2f}, "
+            f"margin {margin:g}"
+        )
 
     def _check_budget(self, plan: RowPlan, what: str) -> None:
         """Also of what was chosen, or begun, when there was more money. `what`: what the plan is."""
@@ -242,10 +273,9 @@ class Settler:
         but for those that were there before; no less than at the last look, whatever was removed."""
         earlier = {look.counts for look in self.course.looks}
         plans = [plan, *map(self._plan, earlier)] if plan.bridge else [plan]
-        stages = {s.id: s.artefact for p in plans for s in p.stages if s.artefact}
+        stages = {s.id: s for p in plans for s in p.stages if s.artefact}
         made = [of for (_, key), of in stages.items() if key not in self.course.owned]
-        costs: list[Mapping[str, Any]] = [artefact.manifest.cost for artefact in made]
-        spent = math.fsum(float(cost.get("usd") or 0.0) for cost in costs)
+        spent = math.fsum(map(_cost, made))
         return max([spent, *(look.usd for look in self.course.looks)])
 
     def foretold(self) -> Iterator[str]:
@@ -269,6 +299,8 @@ class Settler:
         if to_run:
             ready.check(plan, self.planner.files)
             usd = _price(to_run, what)
+            if limit := self._limit(plan):
+                yield limit
             yield f"first {what}: {counted(len(to_run), 'stage')}, about {dollars(usd)}"
             return
         weighed = self._weigh(plan, terms.levels[len(looks)])
@@ -276,6 +308,9 @@ class Settler:
         if verdict.name in DECIDED:
             yield f"nothing: it is {verdict.name}"
             return
+        reach = at_best(weighed)
+        if reach is not None:
+            yield reach.words
         purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan) * bool(looks))
         yield f"first {purchase}" if purchase else f"nothing: {self._why(plan, weighed, counts)}"
 
@@ -293,9 +328,13 @@ class Settler:
     def purchase(
         self, plan: RowPlan, weighed: Weighed, counts: Counts, left: float
     ) -> Purchase | None:
-        """What to buy next; None where nothing is left for it, or nothing would move the interval."""
+        """What to buy next; None where nothing is left for it, or nothing would move the interval or
+        decide it."""
         if weighed.outlook is None:
             return None  # no number of ours, or none that it is compared with
+        reach = at_best(weighed)
+        if reach is not None and not reach.verdicts:
+            return None
         remaining = len(self.course.terms.levels) - len(self.course.looks)
         share = left / max(remaining, 1)
         options = [
@@ -424,6 +463,15 @@ def _price(stages: Sequence[StagePlan], what: str) -> float:
                 f"Add it to {prices.table_file()}, or to the file that HARNESS_PRICES names.",
             )
     return math.fsum(stage.usd() or 0.0 for stage in stages)
+
+
+def _cost(made: StagePlan) -> float:
+    """Dollars that a stage cost, which its manifest does not say where replies do not say their tokens:
+    then what it was expected to cost."""
+    usd = made.made.manifest.cost.get("usd")
+    if usd is None and made.pays:
+        usd = replace(made, artefact=None).usd()
+    return usd or 0.0
 
 
 def _tell(console: Console, weighed: Weighed, look: Look, number: int, looks: int) -> None:

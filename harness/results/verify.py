@@ -286,7 +286,14 @@ def _spread(line: MatrixLine) -> str:
     parts = [f"the choice of {item}s {weighed.number(math.sqrt(split.prompts))}"]
     parts += [_part(weighed, kind, split.parts[kind]) for kind in KIND_WORDS if kind in split.parts]
     scope = f"over the {split.complete} {item}s judged in every run"
-    return f"standard deviation of one run's score, {scope}: {', '.join(parts)}"
+    text = f"standard deviation of one run's score, {scope}: {', '.join(parts)}"
+    sd = line.cells.replicate_sd
+    if sd is None:
+        return text
+    return (
+        f"{text}; the sd of the tables, {line.number(sd)}, is that between the runs' scores as they "
+        "came: of all but the choice of prompts at once"
+    )
 
 
 def _part(weighed: Weighed, kind: str, part: VariancePart) -> str:

@@ -62,12 +62,9 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     # Reading it imports all readers of an audit, which no plan or table needs.
     from harness.audit.parse.judged_pairs import as_preference
 
-    texts: dict[tuple[str, str], str] = {}
-    times: Counter[tuple[str, str]] = Counter()
-    for r in read_records(outputs):
-        prompt = text_field(outputs, r, "instruction"), text_field(outputs, r, "input", "")
-        texts[prompt] = text_field(outputs, r, "output").strip()
-        times[prompt] += 1
+    answers = _answers(outputs)
+    texts = dict(answers)
+    times = Counter(prompt for prompt, _ in answers)
     places: Counter[tuple[str, str]] = Counter()
     verdicts: dict[PromptPlace, float] = {}
     for record in read_records(path):
@@ -105,6 +102,33 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
             "A bridge needs an annotations.json: instruction and preference of each prompt.",
         )
     return verdicts
+
+
+def check_distinct(outputs: Path, others: dict[Path, dict[tuple[str, str], str]]) -> None:
+    """Raises InputError where a bridging model's answers are those of another: of as many prompts as a
+    bridge needs, or more, all the same. `others`: those of the models before it, to which its own are
+    added."""
+    texts = dict(_answers(outputs))
+    for other, theirs in others.items():
+        same = [text == theirs[prompt] for prompt, text in texts.items() if prompt in theirs]
+        if len(same) >= FEWEST_PROMPTS and all(same):
+            raise InputError(
+                f"{outputs}: all {len(same)} answers to prompts that {other} has too are the same: it "
+                "is one model all the same",
+                "Name each bridging model once (reported.bridge).",
+            )
+    others[outputs] = texts
+
+
+def _answers(outputs: Path) -> list[tuple[tuple[str, str], str]]:
+    """Of each record instruction and input, and the answer without white space about it."""
+    return [
+        (
+            (text_field(outputs, r, "instruction"), text_field(outputs, r, "input", "")),
+            text_field(outputs, r, "output").strip(),
+        )
+        for r in read_records(outputs)
+    ]
 
 
 def _check_judge(place: str, fields: Mapping[str, object], judge: PublishedJudge) -> None:

@@ -1,7 +1,8 @@
-"""How long stages will take, as the same work took before on this volume."""
+"""How long stages will take, and what they will ask of a teacher or judge, as the same work took before
+on this volume."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -9,14 +10,17 @@ from harness.artefact import environment
 from harness.artefact.keys import flatten
 from harness.artefact.manifest import Manifest
 from harness.artefact.store import Store
+from harness.llm.estimate import Estimate
 from harness.run.plan import StagePlan
 
 ANY = {"seed", "replicate"}
 """Parameters that change what a stage makes, and not how long it takes."""
+SAMPLE = "prompts.sample.k"
+"""The parameter that calls and tokens are proportional to, where there is one."""
 
 
 class Foretold:
-    """What the manifests on one volume, as they are at the first question, say of time."""
+    """What the manifests on one volume, as they are at the first question, say of time and calls."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -31,13 +35,35 @@ class Foretold:
         seconds = [m.cost["wall_seconds"] for m in alike if "wall_seconds" in m.cost]
         return statistics.median(seconds) if seconds else None
 
+    def calls(self, stage: StagePlan, expected: Estimate) -> Estimate:
+        """`expected` with the mean calls and tokens of the row's same stages with other seeds or as
+        many other prompts of a sample, else of other rows'; as it is where there are none."""
+        for name in _alike(stage.row, stage.document):
+            costs = [
+                {key: value / _sampled(m.document) for key, value in m.cost.items()}
+                for m in self._manifests.get(name, [])
+                # Where replies do not say their tokens, the sums are too small.
+                if m.cost.get("calls") and not m.cost.get("calls_without_usage")
+            ]
+            if costs:
+                size = _sampled(stage.document)
+                return expected.as_measured(
+                    *(
+                        round(size * statistics.fmean(cost.get(part, 0) for cost in costs))
+                        for part in ("calls", "prompt_tokens", "completion_tokens")
+                    )
+                )
+        return expected
+
     @cached_property
     def _manifests(self) -> dict[tuple[Any, ...], list[Manifest]]:
-        """Those on the volume, by the work they were and by stage and key."""
+        """Those on the volume, by the work they were, by stage and key, and as `_alike`."""
         manifests: dict[tuple[Any, ...], list[Manifest]] = {}
         for artefact in self.store.whole():
             manifest = artefact.manifest
-            for name in (_work(manifest.document), (manifest.stage, manifest.key)):
+            by_key = manifest.stage, manifest.key
+            alike = _alike(manifest.row, manifest.document)
+            for name in (_work(manifest.document), by_key, *alike):
                 manifests.setdefault(name, []).append(manifest)
         return manifests
 
@@ -54,3 +80,17 @@ def _work(document: Mapping[str, Any]) -> tuple[Any, ...]:
     deciding = {n: str(v) for n, v in params.items() if n.rpartition(".")[2] not in ANY}
     kind = environment.kind_of(document.get("environment", {}))
     return document.get("stage"), kind, tuple(sorted(deciding.items()))
+
+
+def _alike(row: str, document: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+    """What decides how much a stage asks, but for the size of a sample: of the row, and of any."""
+    stage, kind, params = _work(document)
+    deciding = tuple((name, value) for name, value in params if not name.endswith(SAMPLE))
+    for whose in (row, ""):
+        yield whose, stage, kind, deciding
+
+
+def _sampled(document: Mapping[str, Any]) -> int:
+    """The prompts of its sample, of each set; 1 where there is none."""
+    params = flatten(document.get("params", {}))
+    return next((int(str(k)) for name, k in params.items() if name.endswith(SAMPLE)), 1)

@@ -93,8 +93,10 @@ class StagePlan:
 
     @cached_property
     def estimate(self) -> Estimate:
-        """Of a stage that is there already: no calls, and the examples that it holds."""
+        """As the same calls took before on the volume, where there were any. Of a stage that is there
+        already: no calls, and the examples that it holds."""
         from harness.run import estimate
+        from harness.run.foretold import foretold
 
         if self.artefact is not None:
             return Estimate(examples=self.artefact.manifest.counts.get("examples", 0))
@@ -102,9 +104,11 @@ class StagePlan:
             return Estimate()
         before = self.inputs["data"].estimate if "data" in self.inputs else None
         try:
-            return estimate.of_stage(self.stage, self.params, self.planner.files, before)
+            expected = estimate.of_stage(self.stage, self.params, self.planner.files, before)
         except NotFetched:
             return Estimate(examples=None, unknown=NOT_THERE)
+        known = foretold(self.planner.store) if expected.calls else None
+        return known.calls(self, expected) if known is not None else expected
 
     @cached_property
     def readings(self) -> "Sequence[Reading]":

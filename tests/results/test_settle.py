@@ -22,7 +22,7 @@ from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, RowPlan
 from harness.stats.spending import levels
-from tests.helpers import command, evaluation, make
+from tests.helpers import InstantExecutor, command, evaluation, make
 from tests.results.matrix_rows import lines, shown
 from tests.results.scored_rows import Scored, scored_row, wins
 from tests.results.verdict.test_rejudged import given
@@ -317,20 +317,65 @@ def test_the_row_as_it_stands_is_a_purchase_too(
     assert "a number of dollars is wanted" in refused.output
 
 
-def paid_settler(folder: Path, usd: float, **changes: Any) -> Settler:
+def paid_settler(folder: Path, usd: float, key: str | None = None, **changes: Any) -> Settler:
     """Each judging is expected to cost a little less than a cent."""
     parts = evaluation(folder / "specs")
-    parts["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
+    parts["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": key}
     found = settler(folder, row(folder, eval=parts, **changes), usd=usd)
     price = Price(prompt=100.0, completion=100.0)
     found.planner.prices = Prices("2026-01-01", {"gpt-4.1-mini": price})
     return found
 
 
-def cost(monkeypatch: pytest.MonkeyPatch, usd: float) -> None:
+def test_a_start_that_is_refused_leaves_no_course_behind(tmp_path: Path) -> None:
+    refused = paid_settler(tmp_path, 5.0, key="ABSENT_KEY", replicates={})
+    with pytest.raises(InputError, match="ABSENT_KEY"):
+        refused.settle(Scored(), Console(file=io.StringIO()))
+    assert not list((tmp_path / "runs").rglob("settle/*.json"))
+
+
+def cost(monkeypatch: pytest.MonkeyPatch, usd: float, **tokens: float) -> None:
     """What each stage turns out to cost."""
-    plain = StageResult.to_json
-    monkeypatch.setattr(StageResult, "to_json", lambda self: {**plain(self), "cost": {"usd": usd}})
+    plain, costs = StageResult.to_json, {"usd": usd, **tokens}
+    monkeypatch.setattr(StageResult, "to_json", lambda self: {**plain(self), "cost": costs})
+
+
+@pytest.mark.parametrize(("budget", "judgings"), [(2.0, 1), (4.5, 1), (7.0, 2)])
+def test_what_a_purchase_cost_is_what_the_next_of_its_kind_is_expected_to_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: float, judgings: int
+) -> None:
+    """A server that takes three times the tokens that are assumed; money in judgings as assumed."""
+    changes: dict[str, Any] = {"value": 37.0, "gen": None, "train": None, "replicates": {}}
+    (judging,) = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, 1, 0)).stages[-1:]
+    assumed, usd = judging.estimate, judging.usd()
+    assert usd
+    cost(
+        monkeypatch,
+        3 * usd,
+        calls=assumed.calls,
+        prompt_tokens=3 * assumed.prompt_tokens,
+        completion_tokens=3 * assumed.completion_tokens,
+    )
+    found, out = paid_settler(tmp_path, budget * usd, **changes), io.StringIO()
+    found.settle(Scored(*[wins(1600, PROMPTS)] * 60), Console(file=out, width=200))
+    last = found.course.looks[-1]
+    assert last.verdict == "inconclusive"
+    assert last.counts[2] == judgings
+    over = f"${3 * usd:.2f} are spent, more than --usd {budget * usd:g}: it cost more than expected"
+    assert (over in out.getvalue()) == (budget == 2.0)
+    planned = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, judgings + 1, 0)).stages[-1]
+    assert planned.usd() == pytest.approx(3 * usd)
+
+
+def test_what_replies_do_not_say_the_tokens_of_costs_what_was_expected(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"value": 37.0, "gen": None, "train": None, "replicates": {}}
+    (judging,) = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, 1, 0)).stages[-1:]
+    usd = judging.usd()
+    assert usd
+    found = paid_settler(tmp_path, 2.5 * usd, **changes)
+    found.settle(Scored(*[wins(1600, PROMPTS)] * 60), Console(file=io.StringIO()))
+    assert found.course.looks[-1].counts[2] == 2
+    assert found.course.looks[-1].usd == pytest.approx(2 * usd)
 
 
 @pytest.mark.parametrize("is_first", [True, False])
@@ -503,3 +548,52 @@ def test_what_a_larger_sample_took_the_place_of_stays_paid(
     # 13 judgings, and 12 anew at each further look.
     assert bought[0] == pytest.approx(6.5)
     assert bought[1] == pytest.approx(12.5)
+
+
+def test_a_larger_sample_is_expected_to_cost_as_many_times_what_the_smaller_did(
+    tmp_path: Path,
+) -> None:
+    spec = bridged_row(tmp_path)
+    took = {"calls": 66, "prompt_tokens": 6000, "completion_tokens": 600}
+    make(tmp_path / "runs", spec, executor=InstantExecutor(lambda job: {"cost": took}))
+    larger = settler(tmp_path, spec)._plan((1, 1, 1, 120))
+    (judging,) = larger.bridge[3].final()
+    expected = judging.estimate
+    assert {name: getattr(expected, name) / 2 for name in took} == took
+    assert expected.is_measured
+    # Of the row itself all prompts are judged, whatever samples there are of others.
+    (another,) = settler(tmp_path, spec)._plan((1, 1, 2, 60)).final()[1:]
+    assert another.estimate.calls == 66
+    result = command("plan", bridged_row(tmp_path, sampled=120), "--volume", tmp_path / "runs")
+    told = "12,000 prompt + 1,200 completion tokens as the same took before"
+    assert told in " ".join(result.output.split())
+
+
+def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Path) -> None:
+    """The reported number's own error alone leaves more than the margin."""
+    cell = {"value": 40.0, "standard_error": 1.9}
+    spec = scored_row(tmp_path, reported={"win_rate": cell}, trained=True, replicates={})
+    limit = (
+        "at best it is not reproduced: the reported number's own error alone leaves ±3.72, margin 3"
+    )
+    assert limit in settler(tmp_path, spec).foretold()
+    found, text = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    assert limit in text
+    (look,) = found.course.looks
+    assert (look.verdict, look.next) == ("inconclusive", None)
+    reach = "about the difference is left, margin 3: no verdict is in reach"
+    assert reach in text
+    assert "it ends here: nothing that can be bought would decide it" in text
+    again = settler(tmp_path, spec)
+    *_, best, last = again.foretold()
+    assert best.endswith(reach)
+    assert last == "nothing: nothing that can be bought would decide it"
+    run = ("settle", spec, "--usd", "5", "--volume", tmp_path / "runs", "--executor", "local")
+    assert command(*run).exit_code == 4
+    # So far off it is worth a training: not to be reproduced is in reach.
+    cell["value"] = 34.0
+    far = scored_row(tmp_path, reported={"win_rate": cell}, trained=True, replicates={})
+    shutil.rmtree(tmp_path / "runs" / "settle")
+    *_, best, last = settler(tmp_path, far).foretold()
+    assert best.endswith("margin 3: not reproduced is in reach")
+    assert "more training" in last

@@ -158,6 +158,8 @@ def test_the_spread_is_split_into_the_choice_of_prompts_training_and_judging(
     assert parts["judge"]["common"] == 0
     assert parts["judge"]["single"] > 0
     assert "common to all prompts" in text
+    # Of 40, 40, 42, 42, 44 and 44, as a table shows it.
+    assert "the sd of the tables, 1.79, is that between the runs' scores as they came" in text
 
 
 def test_an_empty_cell_of_the_study_is_told_apart_from_no_number(tmp_path: Path) -> None:

@@ -320,7 +320,8 @@ def _dollars(stage: StagePlan) -> str:
 
 def _calls(estimate: Estimate) -> str:
     calls = f"{estimate.calls:,} call{'' if estimate.calls == 1 else 's'}"
+    measured = " as the same took before" * estimate.is_measured
     return (
         f"{calls}, {estimate.prompt_tokens:,} prompt + "
-        f"{estimate.completion_tokens:,} completion tokens"
+        f"{estimate.completion_tokens:,} completion tokens{measured}"
     )

@@ -281,6 +281,31 @@ def test_a_bridge_that_too_few_verdicts_can_make_is_refused_before_it_is_paid_fo
     assert not list((tmp_path / "runs").rglob("manifest.json"))
 
 
+def test_a_judged_model_that_is_no_bridge_stops_what_is_still_to_be_paid(tmp_path: Path) -> None:
+    judged, other = agreeing(tmp_path, 2)
+    row(tmp_path, wins(500, PROMPTS), wins(500, PROMPTS), bridge=[judged])
+    there = "--volume", tmp_path / "runs", "--executor", "local"
+    # The published verdicts turn out to be fewer, which changes no key.
+    judged["annotations"] = annotations(tmp_path, "m0", wins(10, 29))
+    assert command("plan", row(tmp_path, bridge=[judged]), *there).exit_code == 0  # all is made
+    made = len(list((tmp_path / "runs").rglob("manifest.json")))
+    result = command("run", row(tmp_path, bridge=[judged, other]), *there)
+    assert result.exit_code == 2
+    assert "of its 29 verdicts 29 are on the" in " ".join(result.output.split())
+    assert len(list((tmp_path / "runs").rglob("manifest.json"))) == made
+
+
+def test_more_prompts_of_a_bridging_model_than_there_are_are_refused_by_its_own_field(
+    tmp_path: Path,
+) -> None:
+    spec = row(tmp_path, bridge=[{**agreeing(tmp_path, 1)[0], "prompts": PROMPTS + 1}])
+    result = command("validate", spec)
+    assert result.exit_code == 2
+    text = " ".join(result.output.split())
+    assert f"a sample of {PROMPTS + 1} prompts is asked for, and" in text
+    assert "of a bridging model reported.bridge, prompts" in text
+
+
 def test_verdicts_on_prompts_that_the_row_does_not_ask_are_no_bridge(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="of its 2000 verdicts 0 are on the 2000 prompts"):
         bridged(tmp_path, 1, instruction="another")
@@ -516,6 +541,22 @@ def test_a_model_named_twice_is_no_second_model(tmp_path: Path) -> None:
     result = command("validate", spec)
     assert result.exit_code == 2
     assert "bridge names the same outputs twice" in result.output
+
+
+def test_a_models_answers_in_another_file_are_no_second_model(tmp_path: Path) -> None:
+    """In another order and with another name in it."""
+    first, other = agreeing(tmp_path, 2)
+    rows = json.loads((tmp_path / "specs" / first["outputs"]["path"]).read_text())
+    again = [{**r, "output": f"{r['output']}\n", "generator": "x"} for r in reversed(rows)]
+    copy = {**first, "outputs": given(tmp_path / "specs" / "copy.json", again)}
+    spec = row(tmp_path, bridge=[first, other, copy])
+    there = "--volume", tmp_path / "runs", "--executor", "local"
+    for words_of in (("validate", spec), ("run", spec, *there)):
+        result = command(*words_of)
+        assert result.exit_code == 2, words_of
+        text = " ".join(result.output.split())
+        assert f"copy.json: all {len(rows)} answers to prompts that" in text
+        assert "it is one model all the same" in text
 
 
 def test_samplings_that_differ_as_a_whole_widen_it(tmp_path: Path) -> None:

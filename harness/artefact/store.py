@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -38,16 +39,31 @@ SHORT = 16
 """Characters of a key that name its folder."""
 
 
-class Damaged(HarnessError):
+class Unusable(HarnessError):
+    """What stands on the volume of a row was changed, or was never sound: the row has no number, others
+    have theirs."""
+
+
+class Damaged(Unusable):
     """An artefact on the volume is not what its manifest says."""
 
     def __init__(self, folder: Path, what: str) -> None:
-        name = f"{folder.parent.name}/{folder.name}"
         super().__init__(
-            f"the artefact {name} was changed after it was made: {what}",
-            f"Remove it with `{command_line('gc', f'--yes {name}')}`, then run again to make it anew. "
-            f"It stands in {folder}.",
+            f"the artefact {folder.parent.name}/{folder.name} was changed after it was made: {what}",
+            made_anew(folder),
         )
+
+
+def made_anew(folder: Path) -> str:
+    """How an artefact that cannot be used is removed and made again."""
+    arguments = f"--yes {folder.parent.name}/{folder.name}"
+    volume = folder.absolute().parent.parent.parent
+    if volume.resolve() != Path(os.environ.get("HARNESS_DATA") or "runs").resolve():
+        arguments += f" --volume {shlex.quote(str(volume))}"
+    return (
+        f"Remove it with `{command_line('gc', arguments)}`, then run again to make it anew. "
+        f"It stands in {folder}."
+    )
 
 
 @dataclass(frozen=True)

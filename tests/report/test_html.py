@@ -279,6 +279,21 @@ def test_a_row_with_a_changed_artefact_is_shown_as_damaged_and_without_a_number(
     assert "30.00" in story(page, "held")
 
 
+def test_a_row_that_cannot_be_looked_up_is_told_of_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HARNESS_DATA", "HARNESS_INPUTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    judged_row(tmp_path, answers(3), annotations(1.0, 2.0, 1.5))
+    write_row(tmp_path / "specs", "lost", gen=None, data="data:gone.json")
+    write_row(tmp_path / "specs", "waiting", train={"steps": 2})
+    assert command("report").stdout.endswith(
+        "; 2 rows of which nothing is made yet are left out (of 1, what the spec names is not there, "
+        "so that none could be looked up: lost) (--all shows them all)\n"
+    )
+
+
 def test_an_artefact_whose_file_was_never_sound_is_told_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from harness.report.html.markup import Html, join, tag
 from harness.report.html.sections import SECTIONS
 from harness.report.layout import Layout, layouts_of
 from harness.results.line import MatrixLine
-from harness.results.matrix import data_alone, lines_of_rows
+from harness.results.matrix import data_alone, lines_of_rows, not_looked_up
 from harness.row.load import LoadedRow
 from harness.run.plan import Planner
 
@@ -65,7 +65,8 @@ def write_report(
     if left_out := len(stories) - len(listed):
         verb = "is" if left_out == 1 else "are"
         sentences.append(
-            f"{counted(left_out, 'row')} of which nothing is made yet {verb} left out (--all shows "
+            f"{counted(left_out, 'row')} of which nothing is made yet {verb} left out"
+            f"{not_looked_up([s.row for s in stories if s not in listed and not s.plan])} (--all shows "
             "them all)"
         )
     sentences.append(data_alone([story.loaded for story in listed]))

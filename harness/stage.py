@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(
-                f"no space left on the device while writing {e.filename or 'into the work folder'}",
+                f"no space left on the device while writing {e.filename or call.folder}",
                 "Free some and run the same command again; what is finished stays.",
                 1,
             )

@@ -263,14 +263,24 @@ class Store:
         Raises:
             InputError: others who work on the volume would not see it (harness.artefact.locks).
         """
-        with self.locks.lock(_lock_name(stage, key), waiting) as descriptor:
+        with self._full(), self.locks.lock(_lock_name(stage, key), waiting) as descriptor:
             yield descriptor
 
     @contextlib.contextmanager
     def try_lock(self, stage: str, key: str) -> Iterator[int | None]:
         """The key's lock as `lock` holds it, or None at once where another process has it."""
-        with self.locks.try_lock(_lock_name(stage, key)) as descriptor:
+        with self._full(), self.locks.try_lock(_lock_name(stage, key)) as descriptor:
             yield descriptor
+
+    @contextlib.contextmanager
+    def _full(self) -> Iterator[None]:
+        """Names the volume where a write says of no file that there is no space for it."""
+        try:
+            yield
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT) and e.filename is None:
+                e.filename = str(self.root)
+            raise
 
     def is_locked(self, stage: str, short_key: str) -> bool:
         return self.locks.is_locked(_lock_name(stage, short_key))

@@ -430,6 +430,8 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as e:
+        with contextlib.suppress(OSError):
+            part.unlink()  # it takes space where there is none
         e.filename, e.filename2 = str(path), None
         raise
     steadily(lambda: sync(path.parent))

@@ -597,6 +597,16 @@ def test_a_file_that_is_written_atomically_is_the_old_or_the_new_one_whenever_it
     assert seen == {"old", "new"}
 
 
+def test_a_file_for_which_there_is_no_space_leaves_no_part_of_it(small_disk: Path) -> None:
+    room = os.statvfs(small_disk)
+    path = small_disk / "row.json"
+    with pytest.raises(OSError, match="No space left on device") as full:
+        write_atomically(path, "x" * (room.f_bavail * room.f_frsize + 1))
+    assert full.value.filename == str(path)
+    assert not list(small_disk.iterdir())
+    write_atomically(path, "new")
+
+
 def test_a_file_of_last_keys_that_is_broken_only_forgets(store: Store) -> None:
     store.remember("one", {"local: gen": KEY})
     store.remember("one", {"local: train": KEY})

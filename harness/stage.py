@@ -25,7 +25,7 @@ from harness.answer.answer import Answer
 from harness.artefact import environment, events
 from harness.artefact.call import BUILD_ANEW, NOT_THIS_CHECKOUT, RESULT_FILE, StageCall, StageResult
 from harness.artefact.network_files import files_below, sync
-from harness.common import device_faults
+from harness.common import device_faults, swallowed
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.gen.recipes.union import Gen
 from harness.judge.kinds.union import Judge
@@ -45,6 +45,7 @@ PARENT_VARIABLE = "HARNESS_PARENT"
 """Process id of a local executor; a stage must not outlive it."""
 
 
+@swallowed.given_again()
 def main(argv: list[str]) -> int:
     events.claim_stdout()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -67,7 +68,7 @@ def main(argv: list[str]) -> int:
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(
-                f"no space left on the device while writing {e.filename or 'into the work folder'}",
+                f"no space left on the device while writing {e.filename or call.folder}",
                 "Free some and run the same command again; what is finished stays.",
                 1,
             )

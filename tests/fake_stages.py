@@ -97,6 +97,18 @@ def _ignore_and_wait() -> None:
     _wait()
 
 
+class _Swallowing:
+    def __del__(self) -> None:
+        Path(os.environ["FAKE_STAGES"], "waiting").touch()
+        time.sleep(20)
+
+
+def _swallow_and_wait() -> None:
+    """Asked to stop where nothing can be raised, and then at work for long."""
+    _Swallowing()
+    time.sleep(20)
+
+
 def _until_told() -> None:
     """A piece of work that ends when the test makes the file `go`."""
     Path(os.environ["FAKE_STAGES"], "waiting").touch()
@@ -130,6 +142,7 @@ def _fail() -> None:
 
 ORDERS = {
     "wait": _wait,
+    "swallow and wait": _swallow_and_wait,
     "ignore and wait": _ignore_and_wait,
     "until told": _until_told,
     "deaf until told": _deaf_until_told,

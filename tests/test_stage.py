@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,18 @@ def test_a_signal_stops_the_stage_and_its_work_stays(
     again = run(fake, work)
     assert again.result is not None
     assert again.result["counts"] == {"tries": 2}
+
+
+def test_an_order_to_stop_that_a_destructor_swallows_is_given_again(
+    fake: FakeStages, work: Path
+) -> None:
+    fake.order("train", "swallow and wait")
+    process = start(fake, work)
+    fake.wait_until_waiting()
+    asked = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert Ended(process, work).code == 130
+    assert time.monotonic() - asked < 15
 
 
 def test_a_call_that_another_version_of_the_harness_wrote_is_refused_without_a_traceback(

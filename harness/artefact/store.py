@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -38,16 +39,31 @@ SHORT = 16
 """Characters of a key that name its folder."""
 
 
-class Damaged(HarnessError):
+class Unusable(HarnessError):
+    """What stands on the volume of a row was changed, or was never sound: the row has no number, others
+    have theirs."""
+
+
+class Damaged(Unusable):
     """An artefact on the volume is not what its manifest says."""
 
     def __init__(self, folder: Path, what: str) -> None:
-        name = f"{folder.parent.name}/{folder.name}"
         super().__init__(
-            f"the artefact {name} was changed after it was made: {what}",
-            f"Remove it with `{command_line('gc', f'--yes {name}')}`, then run again to make it anew. "
-            f"It stands in {folder}.",
+            f"the artefact {folder.parent.name}/{folder.name} was changed after it was made: {what}",
+            made_anew(folder),
         )
+
+
+def made_anew(folder: Path) -> str:
+    """How an artefact that cannot be used is removed and made again."""
+    arguments = f"--yes {folder.parent.name}/{folder.name}"
+    volume = folder.absolute().parent.parent.parent
+    if volume.resolve() != Path(os.environ.get("HARNESS_DATA") or "runs").resolve():
+        arguments += f" --volume {shlex.quote(str(volume))}"
+    return (
+        f"Remove it with `{command_line('gc', arguments)}`, then run again to make it anew. "
+        f"It stands in {folder}."
+    )
 
 
 @dataclass(frozen=True)
@@ -247,14 +263,24 @@ class Store:
         Raises:
             InputError: others who work on the volume would not see it (harness.artefact.locks).
         """
-        with self.locks.lock(_lock_name(stage, key), waiting) as descriptor:
+        with self._full(), self.locks.lock(_lock_name(stage, key), waiting) as descriptor:
             yield descriptor
 
     @contextlib.contextmanager
     def try_lock(self, stage: str, key: str) -> Iterator[int | None]:
         """The key's lock as `lock` holds it, or None at once where another process has it."""
-        with self.locks.try_lock(_lock_name(stage, key)) as descriptor:
+        with self._full(), self.locks.try_lock(_lock_name(stage, key)) as descriptor:
             yield descriptor
+
+    @contextlib.contextmanager
+    def _full(self) -> Iterator[None]:
+        """Names the volume where a write says of no file that there is no space for it."""
+        try:
+            yield
+        except OSError as e:
+            if e.errno in (errno.ENOSPC, errno.EDQUOT) and e.filename is None:
+                e.filename = str(self.root)
+            raise
 
     def is_locked(self, stage: str, short_key: str) -> bool:
         return self.locks.is_locked(_lock_name(stage, short_key))
@@ -404,6 +430,8 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as e:
+        with contextlib.suppress(OSError):
+            part.unlink()  # it takes space where there is none
         e.filename, e.filename2 = str(path), None
         raise
     steadily(lambda: sync(path.parent))

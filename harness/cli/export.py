@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
-from harness.cli.workspace import Workspace, make_console, matrix_lines, with_workspace
+from harness.cli.workspace import Workspace, make_console, with_workspace
 from harness.errors import masked
 
 
@@ -54,10 +54,11 @@ def export(name: str, weights: bool, model: bool, workspace: Workspace, **target
     else:
         from harness.crate.pack import pack
         from harness.report.formats import to_csv, to_markdown
+        from harness.results.matrix import lines_of, together
         from harness.results.verdict.rejudged import shifts_of
 
         plan = planner.plan(loaded)
-        lines, _ = matrix_lines([loaded], [planner])
+        lines = together(lines_of(loaded, [planner]))
         title = f"Row {plan.row.row}"
         tables = {"row.csv": to_csv(lines), "row.md": to_markdown(lines, title)} if lines else {}
         shifts = shifts_of(plan)

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
-from harness.cli.workspace import Workspace, rows_of, with_workspace
+from harness.cli.workspace import Workspace, end_with_damaged, rows_of, with_workspace
 
 
 @click.command()
@@ -26,11 +26,14 @@ def report(
     """Write one HTML page of matrix, rows' stories and outputs.
 
     The page is self-contained: it asks for nothing over a network, and can be mailed as it is. Rows of
-    which nothing is made yet are counted and left out.
+    which nothing is made yet are counted and left out. A row of which an artefact was changed after it
+    was made stands there as damaged, without a number; the exit code is then 1.
     """
     from harness.report.html.page import write_report
 
     planners = workspace.planners()
     rows = rows_of(specs, workspace.scale)
     out = out or workspace.results_folder(rows) / "report.html"
-    click.echo(write_report(rows, planners, out, outputs, every_row))
+    sentence, damaged = write_report(rows, planners, out, outputs, every_row)
+    click.echo(sentence)
+    end_with_damaged(damaged)

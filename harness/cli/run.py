@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, SPECS, VOLUME, Count
-from harness.cli.workspace import Workspace, make_console, plan_rows, with_workspace
+from harness.cli.workspace import (
+    Workspace,
+    make_console,
+    matrix_lines,
+    plan_rows,
+    with_workspace,
+)
 from harness.errors import HarnessError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from harness.artefact.store import Damaged
+    from harness.artefact.store import Damaged, Unusable
     from harness.run.plan import StagePlan
 
 
@@ -47,7 +53,6 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
     from harness.common.hanging import print_hanging
     from harness.common.progress import OutputClosed
     from harness.results.agreement import show_agreement
-    from harness.results.matrix import agreements_of, lines_of, together
     from harness.run import schedule
     from harness.run.executors import StagesFailed
     from harness.run.failures import unread
@@ -78,11 +83,13 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
     planner.files.save()
     if not stages or {"judge", "train"} & set(stages):
         planned = {p.row.row for p in plans}
-        lines = together([m for r in rows if r.row.row in planned for m in lines_of(r, [planner])])
+        unusable: dict[str, Unusable] = {}
+        planned_rows = [r for r in rows if r.row.row in planned]
+        lines, agreements = matrix_lines(planned_rows, [planner], unusable)
         if lines:
             show_matrix(console, lines)
-        planned_rows = [r for r in rows if r.row.row in planned]
-        show_agreement(console, [a for r in planned_rows for a in agreements_of(r, [planner])])
+        show_agreement(console, agreements)
+        failures += {e.message: e for e in unusable.values()}.values()
     for row_plan in plans:
         data = row_plan.stages[-1] if row_plan.stages else None
         if data is not None and data.stage == "gen" and data.artefact is not None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from harness.common import swallowed
+
 ONE_ORDER_SECONDS = 1.0
 """timeout(1) signals its child and then the group that the child is in: one order comes twice."""
 ONE_PRESS_SECONDS = 0.25
@@ -30,7 +32,8 @@ class StopOrders:
         numbers = [n for n in (signal.SIGTERM, signal.SIGINT) if not _is_ignored(n)]
         before = [(number, signal.signal(number, self._handle)) for number in numbers]
         try:
-            yield
+            with swallowed.given_again():
+                yield
         finally:
             for number, handler in before:
                 signal.signal(number, handler)

@@ -2,11 +2,22 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
-from harness.cli.workspace import Workspace, make_console, matrix_lines, rows_of, with_workspace
+from harness.cli.workspace import (
+    Workspace,
+    end_with_damaged,
+    make_console,
+    matrix_lines,
+    rows_of,
+    with_workspace,
+)
+
+if TYPE_CHECKING:
+    from harness.artefact.store import Unusable
 
 
 @click.command()
@@ -43,7 +54,8 @@ def table(
     """Write the results matrix and the tables, or print them.
 
     They come from specs and manifests alone. Rows that have no result are counted and left out; a table
-    in the study's own layout has its empty lines too.
+    in the study's own layout has its empty lines too. A row of which an artefact was changed after it
+    was made stands there as damaged, without a number; the exit code is then 1.
 
     Without SPEC or TABLE: every row below specs/ whose spec has no fault, written to results/ on the
     volume, or results/tiny/ with --scale tiny. With them: the rows of those specs and tables, printed,
@@ -56,7 +68,8 @@ def table(
 
     rows = rows_of(specs, workspace.scale)
     planners = workspace.planners()
-    lines, agreements = matrix_lines(rows, planners)
+    damaged: dict[str, Unusable] = {}
+    lines, agreements = matrix_lines(rows, planners, damaged)
     listed, left_out = (lines, "") if every_row else with_results(lines)
     if form is not None:
         text = render(lines, agreements, form, layout, every_row)
@@ -77,7 +90,9 @@ def table(
         out = workspace.results_folder(rows)
         if not listed and not out.exists():
             click.echo("nothing written", err=True)
+            end_with_damaged(damaged)
             return
     if out is not None:
         write_all(lines, out, agreements, every_row)
         click.echo(f"written: {out / 'matrix.md'}, matrix.csv and tables/", err=True)
+    end_with_damaged(damaged)

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.artefact.keys import Files
-    from harness.artefact.store import Damaged, Store
+    from harness.artefact.store import Damaged, Store, Unusable
     from harness.crate.unpack import Opened
     from harness.results.agreement import Agreement
     from harness.results.line import MatrixLine
@@ -155,14 +156,30 @@ def _twin_of(name: str, scale: str, names: "Container[str]") -> tuple[str, str]:
 
 
 def matrix_lines(
-    rows: "list[LoadedRow]", planners: "list[Planner]"
+    rows: "list[LoadedRow]", planners: "list[Planner]", damaged: "dict[str, Unusable]"
 ) -> "tuple[list[MatrixLine], list[Agreement]]":
-    from harness.results.matrix import agreements_of, lines_of, together
+    """See harness.results.matrix.lines_of_rows."""
+    from harness.results.matrix import agreements_of, lines_of_rows
 
-    lines = together([line for row in rows for line in lines_of(row, planners)])
-    agreements = [agreement for row in rows for agreement in agreements_of(row, planners)]
+    lines = lines_of_rows(rows, planners, damaged)
+    whole = [row for row in rows if row.row.row not in damaged]
+    agreements = [agreement for row in whole for agreement in agreements_of(row, planners)]
     planners[0].files.save()
     return lines, agreements
+
+
+def end_with_damaged(damaged: "dict[str, Unusable]") -> None:
+    """Say what of the rows that were shown is damaged, each once, and end with exit code 1; do nothing
+    where nothing is."""
+    from harness.common.progress import plain
+
+    rows: dict[str, list[str]] = {}
+    for row, fault in damaged.items():
+        rows.setdefault(str(fault), []).append(row)
+    for message, names in rows.items():
+        click.echo(f"warning: {', '.join(names)}: {plain(message)}", err=True)
+    if damaged:
+        sys.exit(HarnessError.exit_code)
 
 
 def load_specs(specs: tuple[Path, ...], scale: str = "full") -> "list[LoadedRow]":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.artefact.keys import digest_of
-from harness.artefact.store import write_atomically
+from harness.artefact.store import Unusable, write_atomically
 from harness.common import numbers
 from harness.common.progress import counted
 from harness.errors import InputError
@@ -21,6 +21,10 @@ from harness.row.row import Replicates
 from harness.run.plan import RowPlan
 
 FOLDER = "settle"
+
+
+class CourseChanged(InputError, Unusable):
+    """A file of `harness settle` is not what it wrote."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +191,7 @@ def courses(root: Path, row: str) -> Iterator[Course]:
     """Those on a volume that have the row's name, whatever else it was when they began.
 
     Raises:
-        InputError: a file was changed.
+        CourseChanged: a file was changed.
     """
     ending = "-0123456789abcdef.json"
     for path in sorted((root / FOLDER).glob("*.json")):
@@ -200,7 +204,7 @@ def courses(root: Path, row: str) -> Iterator[Course]:
         except (ValueError, KeyError, TypeError, AttributeError):
             is_whole = False
         if not is_whole:
-            raise InputError(
+            raise CourseChanged(
                 f"{path} is not what harness settle wrote, or another version of it did",
                 "Its terms are fixed before anything is bought. Put it back, or move it away to begin "
                 "anew.",
@@ -219,7 +223,7 @@ def of_row(loaded: LoadedRow, plan: RowPlan | None) -> dict[str, Course]:
     row's name of which it is not known whether it is of the row as it stands.
 
     Raises:
-        InputError: a file was changed.
+        CourseChanged: a file was changed.
     """
     planner = plan.stages[0].planner if plan is not None and plan.stages else None
     found = list(courses(planner.store.root, loaded.row.row)) if planner is not None else []

@@ -9,7 +9,7 @@ from harness.artefact import environment
 from harness.artefact.keys import iter_data, open_hubs
 from harness.artefact.manifest import Finding, MetricValue
 from harness.artefact.metrics import metric_of
-from harness.artefact.store import Artefact, Damaged
+from harness.artefact.store import Artefact, Damaged, Unusable
 from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError
 from harness.results import agreement, comparability, course, losses
@@ -24,6 +24,8 @@ from harness.run.plan import RUNNING_NOW, Planner, RowPlan, StagePlan
 Entry = TypeVar("Entry")
 
 CONFOUNDED = "confounded"
+DAMAGED = "damaged"
+"""In place of a verdict, where something that was made of the row cannot be used."""
 COLUMNS = tuple(column.name for column in fields(Cells))
 LAST = 10**9
 """After every line of a study."""
@@ -39,10 +41,38 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]
 
     Raises:
         Damaged: an artefact that belongs to the row was changed.
-        InputError: what `harness settle` wrote of the row was changed.
+        CourseChanged: what `harness settle` wrote of the row was changed.
     """
+    return _lines(loaded, *choose_plan(loaded, planners))
+
+
+def lines_of_rows(
+    rows: Sequence[LoadedRow], planners: Sequence[Planner], damaged: dict[str, Unusable]
+) -> list[MatrixLine]:
+    """The lines of several rows, as tables show them. Those of a row that stands in `damaged`, or of
+    which something turns out to be, have no number. `damaged`: row -> what is wrong, which is added."""
+    lines = []
+    for loaded in rows:
+        name = loaded.row.row
+        if name not in damaged:
+            try:
+                lines += lines_of(loaded, planners)
+                continue
+            except Unusable as e:
+                damaged[name] = e
+        reason = damaged[name].message
+        lines += [_damaged(line, reason) for line in _lines(loaded, None, reason)]
+    return together(lines)
+
+
+def _damaged(line: MatrixLine, reason: str) -> MatrixLine:
+    verdict = replace(line.weighed.verdict, name=DAMAGED, reason=reason)
+    cells = replace(line.cells, verdict=DAMAGED, verdict_reason=reason)
+    return replace(line, cells=cells, weighed=replace(line.weighed, verdict=verdict))
+
+
+def _lines(loaded: LoadedRow, plan: RowPlan | None, problem: str) -> list[MatrixLine]:
     row = loaded.row
-    plan, problem = choose_plan(loaded, planners)
     if not _is_measured(row):
         return []
     judged = [s for s in plan.final() if s.artefact] if plan else []
@@ -72,12 +102,14 @@ def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
 
 
 def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
-    """The lines of rows that were judged or trained, and what is to be said of the others. A training
+    """The lines of rows that were judged or trained, damaged ones among them, and what is to be said of
+    the others. A training
     that a row shares with another is no result of a row that is judged and was never run."""
     with_artefacts = {
         line.cells.row
         for line in lines
-        if line.cells.env_artefacts and line.plan is not None and line.plan.is_begun
+        if line.cells.verdict == DAMAGED
+        or (line.cells.env_artefacts and line.plan is not None and line.plan.is_begun)
     }
     absent = {line.cells.row: line for line in lines if line.cells.row not in with_artefacts}
     included = [line for line in lines if line.cells.row in with_artefacts]
@@ -85,14 +117,20 @@ def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
         return included, ""
     verb = "is" if len(absent) == 1 else "are"
     sentence = f"{counted(len(absent), 'row')} without a result {verb} left out"
-    unplanned = [row for row, line in absent.items() if line.plan is None]
-    if unplanned:
-        others = " and others" * (len(unplanned) > MOST_NAMES)
-        sentence += (
-            f" (of {len(unplanned)}, what the spec names is not there, so that none could be looked "
-            f"up: {', '.join(unplanned[:MOST_NAMES])}{others})"
-        )
-    return included, sentence
+    return included, sentence + not_looked_up(
+        [row for row, line in absent.items() if line.plan is None]
+    )
+
+
+def not_looked_up(rows: Sequence[str]) -> str:
+    """Of those left out, what is to be said of these rows, which cannot be planned."""
+    if not rows:
+        return ""
+    others = " and others" * (len(rows) > MOST_NAMES)
+    return (
+        f" (of {len(rows)}, what the spec names is not there, so that none could be looked up: "
+        f"{', '.join(rows[:MOST_NAMES])}{others})"
+    )
 
 
 def data_alone(rows: Sequence[LoadedRow]) -> str:

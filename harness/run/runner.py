@@ -303,7 +303,8 @@ class Runner:
                 raise losses[0] from None
             raise
         except StageFailed as e:
-            failed.write_text(e.reason, encoding="utf-8")
+            with contextlib.suppress(OSError):  # on a full disk the stage's own words are enough
+                failed.write_text(e.reason, encoding="utf-8")
             raise
 
     def _manifest(

@@ -54,6 +54,8 @@ EXPECTED = {
     "extra_forbidden": "there is no such setting",
     "tuple_type": 'must be a list of texts, such as ["--constraint=a100"]',
     "string_type": "must be a text in quotes",
+    "int_type": "must be a whole number, such as 4, without quotes",
+    "bool_type": "must be true or false, without quotes",
 }
 
 
@@ -68,14 +70,14 @@ class SlurmSite(BaseModel):
     time: str | None = None
     flags: tuple[str, ...] = ()
     executor: str = "local"
-    cpus: Annotated[int, Field(ge=1)] = 4
+    cpus: Annotated[int, Field(ge=1, strict=True)] = 4
     accelerator: str | None = None
     export: tuple[str, ...] = ()
     setup: tuple[str, ...] = ()
-    warning_seconds: Annotated[int, Field(ge=LEAST_WARNING)] = 120
-    requeues: Annotated[int, Field(ge=0)] = 5
-    parallel: Annotated[int, Field(ge=1)] = 64
-    probe: bool = True
+    warning_seconds: Annotated[int, Field(ge=LEAST_WARNING, strict=True)] = 120
+    requeues: Annotated[int, Field(ge=0, strict=True)] = 5
+    parallel: Annotated[int, Field(ge=1, strict=True)] = 64
+    probe: Annotated[bool, Field(strict=True)] = True
 
     def options(self) -> dict[str, str | bool]:
         """The flags as sbatch's long options: name -> value, True for one without."""

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -808,6 +809,38 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     assert (written / "matrix.csv").read_text().count("not run") >= 3
     assert (written / "tables" / "others.md").exists()
     assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("damage", ["made.txt", "manifest.json"])
+def test_a_damaged_artefact_stops_its_own_row_alone_and_is_told_with_the_way_out(
+    place: Path, damage: str
+) -> None:
+    write_row(place / "specs", "two", eval=evaluation(place / "specs"), train={"steps": 2})
+    at = ("--volume", place / "a volume")
+    command("run", "specs", *at)
+    (plan,) = planned(place / "a volume", Path("specs/two.yaml"))
+    folder = plan.final()[0].made.folder
+    path = folder / damage
+    path.write_text(path.read_text()[:-9])
+    removal = f"gc --yes judge/{folder.name} --volume '{place / 'a volume'}'"
+    for arguments in (["table"], ["table", "--format", "csv"], ["table", "--out", "o"], ["report"]):
+        told = command(*arguments, *at)
+        assert told.exit_code == 1
+        assert told.stderr.count("warning: two: the artefact judge/") == 1
+        assert removal in told.stderr
+        if arguments != ["report"]:
+            of_two = [line for line in told.stdout.splitlines() if line.startswith("two")]
+            assert "damaged" in of_two[0]
+            assert "40.0" in told.stdout
+            assert "40.0" not in "".join(of_two)
+    assert command("verify", "two", *at).exit_code == 1
+    assert command("verify", "one", *at).exit_code == 4
+    assert "40.0" in command("run", "specs", *at).stdout
+    assert command("run", "specs", *at).exit_code == 1
+    assert command(*shlex.split(removal)).exit_code == 0
+    assert command("run", "specs", *at).exit_code == 0
+    told = command("table", *at)
+    assert (told.exit_code, told.stderr.count("warning")) == (0, 0)
 
 
 def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:

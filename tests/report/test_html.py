@@ -4,6 +4,7 @@ import base64
 import errno
 import hashlib
 import html
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -15,7 +16,7 @@ import yaml
 
 from harness.artefact.store import Damaged
 from harness.common.numbers import byte_size
-from harness.errors import HarnessError, InputError
+from harness.errors import InputError
 from harness.report.html import charts
 from harness.report.html.markup import Html, escape, join, tag
 from harness.report.html.overview import RULES
@@ -256,12 +257,41 @@ def test_artefacts_that_hold_nothing_to_show_leave_their_parts_out(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["trainer_log.jsonl", "card.json", "annotations.json"])
-def test_a_changed_artefact_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_row_with_a_changed_artefact_is_shown_as_damaged_and_without_a_number(
+    tmp_path: Path, name: str
+) -> None:
     several_rows(tmp_path)
+    rows = load_rows([tmp_path / "specs"])
     for path in (tmp_path / "runs").rglob(name):
-        path.write_text("[]")
-    with pytest.raises(Damaged):
-        rendered(tmp_path)
+        if json.loads(path.with_name("manifest.json").read_text())["row"] == "trained":
+            path.write_text("[]")
+    out = tmp_path / "report.html"
+    _, damaged = write_report(rows, [planner(tmp_path / "runs")], out, 10)
+    page = Page(out.read_text())
+    assert [row for row in damaged if row != "hostile"] == ["trained"]
+    assert all(isinstance(fault, Damaged) for fault in damaged.values())
+    for row in damaged:
+        words = story(page, row)
+        assert "! damaged" in words
+        assert f"{name} does not have the bytes it was made with" in words
+        assert "nothing yet" in words
+        assert "Read the outputs" not in words
+    assert "30.00" in story(page, "held")
+
+
+def test_a_row_that_cannot_be_looked_up_is_told_of_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HARNESS_DATA", "HARNESS_INPUTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    judged_row(tmp_path, answers(3), annotations(1.0, 2.0, 1.5))
+    write_row(tmp_path / "specs", "lost", gen=None, data="data:gone.json")
+    write_row(tmp_path / "specs", "waiting", train={"steps": 2})
+    assert command("report").stdout.endswith(
+        "; 2 rows of which nothing is made yet are left out (of 1, what the spec names is not there, "
+        "so that none could be looked up: lost) (--all shows them all)\n"
+    )
 
 
 def test_an_artefact_whose_file_was_never_sound_is_told_with_the_way_out(
@@ -274,8 +304,8 @@ def test_an_artefact_whose_file_was_never_sound_is_told_with_the_way_out(
         report_rows.Stages, "_train", lambda self, job: ({"trainer_log.jsonl": '{"loss": 1}\n'}, {})
     )
     report_row(tmp_path, "one", [grades(4, 2)], **parts)
-    with pytest.raises(HarnessError, match=r"trainer_log.jsonl of the artefact train/\w+ does not"):
-        rendered(tmp_path)
+    words = story(Page(rendered(tmp_path)), "one")
+    assert re.search(r"damaged .*trainer_log.jsonl of the artefact train/\w+ does not hold", words)
 
 
 def test_the_readers_outputs_are_there_without_a_script_with_everything_said_of_them(

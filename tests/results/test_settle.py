@@ -13,16 +13,17 @@ from rich.console import Console
 
 from harness.artefact.call import StageResult
 from harness.artefact.keys import Files, digest_of
-from harness.artefact.store import Store
+from harness.artefact.store import Store, Unusable
 from harness.common.numbers import dollars
 from harness.errors import HarnessError, InputError
 from harness.llm.prices import Price, Prices
+from harness.results.matrix import lines_of_rows
 from harness.results.settle import Settler
 from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, RowPlan
 from harness.stats.spending import levels
-from tests.helpers import InstantExecutor, command, evaluation, make
+from tests.helpers import InstantExecutor, command, evaluation, make, planner
 from tests.results.matrix_rows import lines, shown
 from tests.results.scored_rows import Scored, scored_row, wins
 from tests.results.verdict.test_rejudged import given
@@ -197,6 +198,10 @@ def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
     settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
     path = next((tmp_path / "runs" / "settle").iterdir())
     path.write_text(path.read_text().replace('"margin": 3.0', '"margin": 9.0'))
+    damaged: dict[str, Unusable] = {}
+    (line,) = lines_of_rows(load_rows([spec]), [planner(tmp_path / "runs")], damaged)
+    assert (line.cells.verdict, line.cells.ours) == ("damaged", None)
+    assert "is not what harness settle wrote" in damaged[line.cells.row].message
     with pytest.raises(InputError, match="is not what harness settle wrote"):
         settler(tmp_path, spec)
 

@@ -31,6 +31,13 @@ def test_the_environment_has_the_last_word(tmp_path: Path) -> None:
     [
         ('[slurm]\npartitoin = "gpu"\n', "there is no such setting; did you mean partition?"),
         ("[slurm]\nrequeues = -1\n", "slurm.requeues: Input should be greater"),
+        ("[slurm]\nparallel = true\n", "place.toml: slurm.parallel: must be a whole number"),
+        ('[slurm]\nparallel = "2.5"\n', "slurm.parallel: must be a whole number"),
+        ("[slurm]\ncpus = 2.0\n", "slurm.cpus: must be a whole number"),
+        ('[slurm]\nrequeues = ""\n', "slurm.requeues: must be a whole number"),
+        ('[slurm]\nwarning_seconds = "60"\n', "slurm.warning_seconds: must be a whole number"),
+        ("[slurm]\nprobe = 1\n", "slurm.probe: must be true or false"),
+        ('[slurm]\nprobe = "no"\n', "slurm.probe: must be true or false"),
         ('[slurm]\nflags = ["-p gpu"]\n', "'-p gpu' is no long option of sbatch"),
         ('[slurm]\nflags = ["--export=ALL"]\n', "--export is set by the harness itself"),
         ('[slurm]\ntime = "soon"\n', "'soon' is no time of Slurm's"),

@@ -11,10 +11,9 @@ from typing import TypeVar
 import yaml
 
 from harness.answer.outputs import OUTPUTS
-from harness.artefact.environment import command_line
 from harness.artefact.keys import file_digest
 from harness.artefact.manifest import Finding
-from harness.artefact.store import Artefact, Damaged
+from harness.artefact.store import Artefact, Damaged, Unusable, made_anew
 from harness.errors import HarnessError, InputError
 from harness.gen.card.text import Section, sections
 from harness.report.html.appendix import Appendix, SpecText
@@ -62,6 +61,7 @@ class Story:
     problem: str
     lines: Sequence[MatrixLine]
     agreements: Sequence[Agreement]
+    fault: Unusable | None
     spec: SpecText
     parents: Sequence[SpecText]
     """What the spec extends, directly or not."""
@@ -89,15 +89,17 @@ def story_of(
     lines: Sequence[MatrixLine],
     appendix: Appendix,
     most_outputs: int,
+    fault: Unusable | None = None,
 ) -> Story:
-    """Read all that the page tells of a row; `lines`: its own of the matrix.
+    """Read all that the page tells of a row; `lines`: its own of the matrix; `fault`: why nothing that
+    was made of it is read.
 
     Raises:
         Damaged: an artefact that belongs to the row was changed.
-        HarnessError: one of its files does not hold what its format says.
+        Unusable: one of its files does not hold what its format says.
     """
-    plan, problem = lines[0].plan if lines else None, ""
-    if plan is None:
+    plan, problem = lines[0].plan if lines else None, fault.message if fault else ""
+    if plan is None and fault is None:
         plan, problem = choose_plan(loaded, planners)
     spec, *parents = _spec_texts(loaded.path)
     finished = [s for s in plan.own if s.artefact is not None] if plan else []
@@ -107,6 +109,7 @@ def story_of(
         problem,
         lines,
         agreement_of(plan) if plan and loaded.row.replicates.judge > 1 else [],
+        fault,
         spec,
         parents,
         appendix,
@@ -158,12 +161,11 @@ def _checked(artefact: Artefact, name: str) -> str | None:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _unreadable(artefact: Artefact, name: str) -> HarnessError:
-    short = f"{artefact.stage}/{artefact.key[:12]}"
-    return HarnessError(
-        f"{name} of the artefact {short} does not hold what its format says",
-        f"Remove it with `{command_line('gc', f'--yes {short}')}`, then run the row again to make it "
-        "anew.",
+def _unreadable(artefact: Artefact, name: str) -> Unusable:
+    return Unusable(
+        f"{name} of the artefact {artefact.stage}/{artefact.folder.name} does not hold what its format "
+        "says",
+        made_anew(artefact.folder),
     )
 
 

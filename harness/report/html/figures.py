@@ -14,11 +14,13 @@ from harness.results.line import (
     over,
     reported_counts,
 )
+from harness.results.matrix import DAMAGED
 from harness.results.verdict.verdict import ANOTHER_JUDGE, margin_of
 
 SIGNS = {
     "reproduced": "✓", "not reproduced": "✕", "inconclusive": "~", "not comparable": "≠",
     ANOTHER_JUDGE: "≠", "not run": "○", "not judged": "–", "simulated": "◇",
+    DAMAGED: "!",
 }  # fmt: skip
 """Each verdict's sign, so that no colour has to tell it alone."""
 

@@ -9,7 +9,7 @@ from harness.common.progress import counted
 from harness.report.html import charts, figures
 from harness.report.html.markup import Html, join, tag
 from harness.results.line import UNREPORTED, MatrixLine, bounds, over, reported_counts
-from harness.results.matrix import EXPLANATION, LOSSES, conclusions
+from harness.results.matrix import DAMAGED, EXPLANATION, LOSSES, conclusions
 from harness.results.verdict.verdict import ANOTHER_JUDGE, MARGIN
 
 SIMULATED = (
@@ -29,6 +29,7 @@ RULES = {
     "not run": "no judged artefact, or of a loss no model, fits the spec as it stands",
     "not judged": "the row answers prompts and has no judge",
     "simulated": "the simulated teacher or judge had a hand in it, or it is a scaled-down twin",
+    DAMAGED: "something that was made of the row was changed since; its notes say what",
 }
 """In the words of docs/results.md."""
 

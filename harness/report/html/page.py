@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from harness.artefact.store import write_atomically
+from harness.artefact.store import Unusable, write_atomically
 from harness.common.grouping import grouped
 from harness.common.numbers import byte_size
 from harness.common.progress import counted
@@ -25,7 +25,7 @@ from harness.report.html.markup import Html, join, tag
 from harness.report.html.sections import SECTIONS
 from harness.report.layout import Layout, layouts_of
 from harness.results.line import MatrixLine
-from harness.results.matrix import data_alone, lines_of, together
+from harness.results.matrix import data_alone, lines_of_rows, not_looked_up
 from harness.row.load import LoadedRow
 from harness.run.plan import Planner
 
@@ -36,15 +36,15 @@ def write_report(
     out: Path,
     outputs: int,
     every_row: bool = False,
-) -> str:
+) -> tuple[str, dict[str, Unusable]]:
     """Write the page of these rows to `out`, or to report.html in it where it is a folder. `outputs`:
     most of each row's in its reader; `every_row`: also those of which nothing is made yet. Without any
     row, nothing is written.
 
-    Returns what was written, and what was left out, in words. The same artefacts give the same bytes.
+    Returns what was written, and what was left out, in words; and the rows of which something cannot be
+    used, with what is wrong: they stand there without a number. The same artefacts give the same bytes.
 
     Raises:
-        Damaged: an artefact of a row was changed.
         InputError: the file cannot be written.
         SpecFaults: a study's `_tables.yaml` is faulty.
     """
@@ -52,7 +52,7 @@ def write_report(
     if out.exists() and not out.is_file():
         raise InputError(f"{out} is no file and cannot be written", "Name a file with --out.")
     stories = stories_of(rows, planners, outputs)
-    listed = stories if every_row else [s for s in stories if s.plan and s.plan.is_begun]
+    listed = [s for s in stories if every_row or s.fault or (s.plan and s.plan.is_begun)]
     for planner in planners[:1]:
         planner.files.save()
     sentences = ["nothing written"]
@@ -66,24 +66,34 @@ def write_report(
     if left_out := len(stories) - len(listed):
         verb = "is" if left_out == 1 else "are"
         sentences.append(
-            f"{counted(left_out, 'row')} of which nothing is made yet {verb} left out (--all shows "
+            f"{counted(left_out, 'row')} of which nothing is made yet {verb} left out"
+            f"{not_looked_up([s.row for s in stories if s not in listed and not s.plan])} (--all shows "
             "them all)"
         )
-    return "; ".join(filter(None, [*sentences, data_alone([story.loaded for story in listed])]))
+    sentences.append(data_alone([story.loaded for story in listed]))
+    return "; ".join(filter(None, sentences)), {s.row: s.fault for s in stories if s.fault}
 
 
 def stories_of(rows: Sequence[LoadedRow], planners: Sequence[Planner], outputs: int) -> list[Story]:
     """As the matrix has the rows, those with a number first; rows without a line come last."""
-    lines = _results_first(
-        together([line for loaded in rows for line in lines_of(loaded, planners)])
-    )
-    lines_by_row = grouped(lines, lambda line: line.cells.row)
-    appendix = Appendix()
-    places = {row: place for place, row in enumerate(lines_by_row)}
-    return [
-        story_of(loaded, planners, lines_by_row.get(loaded.row.row, []), appendix, outputs)
-        for loaded in sorted(rows, key=lambda loaded: places.get(loaded.row.row, len(places)))
-    ]
+    damaged: dict[str, Unusable] = {}
+    while True:
+        lines = _results_first(lines_of_rows(rows, planners, damaged))
+        lines_by_row = grouped(lines, lambda line: line.cells.row)
+        appendix = Appendix()
+        places = {row: place for place, row in enumerate(lines_by_row)}
+        stories = []
+        for loaded in sorted(rows, key=lambda loaded: places.get(loaded.row.row, len(places))):
+            row = loaded.row.row
+            of_row = lines_by_row.get(row, [])
+            try:
+                story = story_of(loaded, planners, of_row, appendix, outputs, damaged.get(row))
+            except Unusable as e:
+                damaged[row] = e  # what no number comes of was changed: it has none all the same
+                break
+            stories.append(story)
+        else:
+            return stories
 
 
 def render(stories: Sequence[Story]) -> str:

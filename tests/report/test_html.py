@@ -475,7 +475,7 @@ def test_a_folder_gets_the_report_under_its_own_name(tmp_path: Path) -> None:
     rows = load_rows([write_row(tmp_path / "specs")])
     folder = tmp_path / "out"
     folder.mkdir()
-    said = write_report(rows, [planner(tmp_path / "runs")], folder, 10, every_row=True)
+    said, _ = write_report(rows, [planner(tmp_path / "runs")], folder, 10, every_row=True)
     assert said.startswith(f"written: {folder / 'report.html'}, 1 row, ")
     assert [p.name for p in folder.iterdir()] == ["report.html"]
 

@@ -366,7 +366,7 @@ def test_what_a_purchase_cost_is_what_the_next_of_its_kind_is_expected_to_cost(
     last = found.course.looks[-1]
     assert last.verdict == "inconclusive"
     assert last.counts[2] == judgings
-    over = f"${3 * usd:.2f} are spent, more than --usd {budget * usd:g}: it cost more than expected"
+    over = f"{dollars(3 * usd)} are spent, more than --usd {budget * usd:g}: it cost more than expected"
     assert (over in out.getvalue()) == (budget == 2.0)
     planned = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, judgings + 1, 0)).stages[-1]
     assert planned.usd() == pytest.approx(3 * usd)

@@ -1,5 +1,15 @@
-"""`python -m harness` is the `harness` command."""
+"""The `harness` command, also as `python -m harness`."""
 
-from harness.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    try:
+        from harness.cli import main as command
+    except KeyboardInterrupt:
+        sys.exit(130)  # nothing is begun, and nothing to be said
+    command()
+
+
+if __name__ == "__main__":
+    main()

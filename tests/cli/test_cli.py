@@ -961,6 +961,16 @@ def modules_after(tmp_path: Path, *arguments: str, **more: str) -> set[str]:
     return set(json.loads(found.read_text()))
 
 
+def test_ctrl_c_before_the_command_line_is_there_ends_without_a_word() -> None:
+    program = (
+        "import sys\nclass Interrupting:\n    def find_spec(self, name, *rest):\n"
+        "        if name == 'harness.cli':\n            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupting())\nfrom harness.__main__ import main\nmain()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 HEAVY = {
     "torch", "transformers", "trl", "datasets", "tokenizers", "numpy", "pandas", "openai",
     "aiohttp", "alpaca_eval", "docker", "requests", "huggingface_hub", "lm_eval", "scipy",

@@ -219,7 +219,7 @@ def test_first_and_sample_hold_for_each_set_and_keep_its_order(tmp_path: Path) -
     assert numbers[:10] == sorted(numbers[:10])
     assert names == [p.instruction for p in read(files, sample={"k": 10, "seed": 1})]
     assert names != [p.instruction for p in read(files, sample={"k": 10, "seed": 2})]
-    with pytest.raises(InputError, match=r"asks for 51 prompts, and .* has 50"):
+    with pytest.raises(InputError, match=r"a sample of 51 prompts is asked for, and .* has 50"):
         read(files, sample={"k": 51})
 
 

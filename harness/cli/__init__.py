@@ -43,7 +43,7 @@ from harness.cli import (
 )
 from harness.cli.signals import StopOrders
 from harness.common.encoding import tolerate_any_terminal
-from harness.errors import HarnessError, Interrupted, masked
+from harness.errors import HarnessError, InputError, Interrupted, masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +54,9 @@ ALLOCATIONS = 200_000
 
 CLOSED_PIPE = 128 + signal.SIGPIPE
 """The exit code of a command that a closed pipe ended, as shells have it."""
+
+
+AGAIN = "Run the same command again to go on."
 
 
 class Group(click.Group):
@@ -76,15 +79,17 @@ class Group(click.Group):
             return self._invoke(context)
 
     def _invoke(self, context: click.Context) -> Any:
+        orders = StopOrders()
         try:
-            with StopOrders().taken(), _device_faults_told(), _masked_usage():
+            with orders.taken(), _device_faults_told(), _masked_usage():
                 return super().invoke(context)
-        except HarnessError as e:
-            _complain(e.message, e.hint)
-            sys.exit(e.exit_code)
-        except KeyboardInterrupt:
-            _complain("stopped; what is finished stays.", "Run the same command again to go on.")
-            sys.exit(Interrupted.exit_code)
+        except (HarnessError, KeyboardInterrupt) as e:
+            fault: HarnessError = Interrupted("stopped; what is finished stays.", AGAIN)
+            # What a library makes of an order to stop may look like a fault of what it was loading.
+            if isinstance(e, HarnessError) and not (orders.came and isinstance(e, InputError)):
+                fault = e
+            _complain(fault.message, fault.hint)
+            sys.exit(fault.exit_code)
         except UnicodeEncodeError as e:
             if e.encoding.lower() == "utf-8" or e.encoding != sys.getfilesystemencoding():
                 raise

@@ -25,6 +25,11 @@ class StopOrders:
         self._first: float | None = None
         self._was_ctrl_c = False
 
+    @property
+    def came(self) -> bool:
+        """Whether there was one, whoever heard it."""
+        return self._first is not None
+
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """While a command runs."""

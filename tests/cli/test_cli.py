@@ -1,5 +1,6 @@
 """The command line: exit codes, one clear message for every fault, and what each command touches."""
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -7,19 +8,22 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from harness import __version__
 from harness.artefact.store import Store
-from harness.cli import _device_faults_told
+from harness.cli import Group, _device_faults_told
 from harness.cli.workspace import make_console
-from harness.errors import HarnessError, Interrupted
+from harness.errors import HarnessError, InputError, Interrupted
 from harness.modeling.memory import need as memory
 from harness.run import estimate, training_data
 from tests.helpers import (
@@ -348,6 +352,18 @@ def test_a_run_that_ends_badly_says_so_in_one_message_with_its_exit_code(
     assert result.stderr.startswith("error: ")
     assert words in result.stderr
     assert "Traceback" not in result.output
+
+
+def test_what_an_order_to_stop_made_look_faulty_is_no_fault() -> None:
+    @click.command()
+    def load() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise InputError("the model cannot be loaded")
+
+    result = CliRunner().invoke(Group(commands={"load": load}), ["load"])
+    assert result.exit_code == 130
+    assert "cannot be loaded" not in result.output
 
 
 @pytest.mark.parametrize("hostile", ["\x1b]0;owned\x07", "\x1b[2J", "\u202e", "\x08"])

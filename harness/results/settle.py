@@ -91,6 +91,7 @@ class Settler:
                 f"What its row would buy first: harness settle {of} --dry-run",
             )
         plan = planner.plan(bare(loaded))
+        ready.check_own(plan)
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
         fixed = tuple(levels(looks))
         number = numbers_of(cell)

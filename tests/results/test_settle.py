@@ -150,6 +150,29 @@ def test_verify_and_table_keep_to_what_the_looks_said(tmp_path: Path) -> None:
     assert (other.cells.verdict, other.looks) == ("reproduced", "")
 
 
+def test_what_it_bought_is_not_asked_for_again(tmp_path: Path) -> None:
+    """Of the judgings the spec names one."""
+    spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60, looks=2)
+    judgings = found.course.looks[-1].counts[2]
+    assert judgings > 1
+    (line,) = lines(tmp_path / "runs", spec)
+    said = f"to count what it bought, write into the spec: replicates: {{judge: {judgings}}}"
+    assert said in line.looks
+    assert said in line.cells.verdict_reason
+    assert "1 more judging" not in line.cells.verdict_reason
+    assert line.cells.replicates == 1
+    result = command("verify", spec, "--volume", tmp_path / "runs", "--executor", "local")
+    text = " ".join(result.output.split())
+    assert said in text
+    assert "1 more judging" not in text
+    assert "asked once" not in text
+    named = row(tmp_path, value=37.0, gen=None, train=None, replicates={"judge": judgings})
+    (line,) = lines(tmp_path / "runs", named)
+    assert line.looks
+    assert "write into the spec" not in line.looks
+
+
 def test_interrupted_it_goes_on_with_the_same_terms(tmp_path: Path) -> None:
     spec = row(tmp_path, trained=True, replicates={})
     same = wins(1600, PROMPTS)

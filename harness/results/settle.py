@@ -253,8 +253,8 @@ class Settler:
         if half <= margin or (plan.published and is_rejudged(self.metric)):
             return ""
         return (
-            f"at best it is not reproduced: the reported number's own error alone leaves ±{half:.2f}, "
-            f"margin {margin:g}"
+            f"at best only `not reproduced` is in reach: the reported number's own error alone leaves "
+            f"±{half:.2f}, margin {margin:g}"
         )
 
     def _check_budget(self, plan: RowPlan, what: str) -> None:
@@ -362,24 +362,27 @@ class Settler:
         first = next(iter(steps(outlook, counts, kind)), None)
         if first is None:
             return None
-        usd_of_first = self._priced(plan, counts, kind, first)
+        stages, usd_of_first = self._priced(plan, counts, kind, first)
         if usd_of_first > left:
             return None
         price = price_of(kind, counts, first, usd_of_first)
         difference = weighed.verdict.difference or 0.0
         count = enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
         assert count is not None
-        usd = self._priced(plan, counts, kind, count)
+        of_many, usd = self._priced(plan, counts, kind, count)
         if usd > left:  # what many cost was only known from what the fewest do
             count, usd = first, usd_of_first
+        else:
+            stages = of_many
         more = more_of(counts, kind, count)
-        return Purchase(kind, count, usd, half_of(outlook, more), more)
+        return Purchase(kind, count, usd, half_of(outlook, more), more, stages)
 
-    def _priced(self, plan: RowPlan, counts: Counts, kind: str, count: int) -> float:
+    def _priced(self, plan: RowPlan, counts: Counts, kind: str, count: int) -> tuple[int, float]:
+        """The stages that so many more take, and their dollars."""
         more = self._plan(more_of(counts, kind, count))
         known = {stage.id for stage in plan.stages}
         new = [s for s in more.stages if s.id not in known and s.artefact is None]
-        return _price(new, f"another {WORDS[kind][0]}")
+        return len({stage.id for stage in new}), _price(new, f"another {WORDS[kind][0]}")
 
     def _plan(self, counts: Counts) -> RowPlan:
         """Once for all that is asked of it, until a run makes more of it."""

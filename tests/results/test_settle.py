@@ -597,12 +597,29 @@ def test_a_larger_sample_is_expected_to_cost_as_many_times_what_the_smaller_did(
     assert told in " ".join(result.output.split())
 
 
+def test_one_judging_of_either_side_promises_nothing_and_a_judging_more_is_two_stages(
+    tmp_path: Path,
+) -> None:
+    published = [{"instruction": f"prompt {n}", "output": f"their {n}"} for n in range(90)]
+    published.append({"instruction": "Say no.", "output": "No."})
+    outputs = given(tmp_path / "specs" / "published.json", published)
+    numbers = {"judge": {"model": "gone"}, "win_rate": {"value": 33.3}, "outputs": outputs}
+    judged = every_third(90), every_third(90, 1)
+    spec = scored_row(tmp_path, *judged, reported=numbers, replicates={"judge": 1})
+    *_, best, first = settler(tmp_path, spec).foretold()
+    assert best == "what can at best be reached is not known before a second judging"
+    judgings = int(first.split()[1])
+    assert first.startswith(f"first {judgings} more judging")
+    assert f"({2 * judgings} stages to run), about " in first
+
+
 def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Path) -> None:
     """The reported number's own error alone leaves more than the margin."""
     cell = {"value": 40.0, "standard_error": 1.9}
     spec = scored_row(tmp_path, reported={"win_rate": cell}, trained=True, replicates={})
     limit = (
-        "at best it is not reproduced: the reported number's own error alone leaves ±3.72, margin 3"
+        "at best only `not reproduced` is in reach: the reported number's own error alone leaves "
+        "±3.72, margin 3"
     )
     assert limit in settler(tmp_path, spec).foretold()
     found, text = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)

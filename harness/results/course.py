@@ -254,15 +254,20 @@ class Course:
         return replace(weighed, verdict=verdict), said
 
 
+def files(root: Path) -> dict[Path, str]:
+    """Those on a volume, each with its row's name."""
+    ending = "-0123456789abcdef.json"
+    return {path: path.name[: -len(ending)] for path in sorted((root / FOLDER).glob("*.json"))}
+
+
 def courses(root: Path, row: str) -> Iterator[Course]:
     """Those on a volume that have the row's name, whatever else it was when they began.
 
     Raises:
         CourseChanged: a file was changed.
     """
-    ending = "-0123456789abcdef.json"
-    for path in sorted((root / FOLDER).glob("*.json")):
-        if path.name[: -len(ending)] != row:
+    for path, name in files(root).items():
+        if name != row:
             continue
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))

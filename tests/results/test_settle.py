@@ -267,6 +267,21 @@ def test_gc_keeps_what_was_bought_though_no_spec_names_it(tmp_path: Path) -> Non
     assert "judge/" in command("gc", *options).output
 
 
+def test_gc_keeps_what_was_bought_for_a_row_of_other_specs_and_says_so(tmp_path: Path) -> None:
+    spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60, looks=2)
+    other = scored_row(tmp_path / "other", row="two")
+    options = ("--specs", other, "--volume", tmp_path / "runs")
+    text = command("gc", *options).output
+    assert f"kept: all of one, which harness settle bought for ({found.course.path})" in text
+    assert "name them with --specs" in text
+    assert "0 items" in text
+    found.course.path.unlink()
+    text = command("gc", *options).output
+    assert "judge/" in text
+    assert "some of it was made for 1 row (one): not among the specs looked at" in text
+
+
 def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
     spec = row(tmp_path, value=37.0, trained=True, replicates={})
     (loaded,) = load_rows([spec])

@@ -7,6 +7,9 @@ import click
 from harness.cli.options import DATA, VOLUME
 from harness.cli.workspace import Workspace, load_specs, spec_folder, with_workspace
 
+MOST_NAMES = 5
+ELSEWHERE = "not among the specs looked at; name them with --specs"
+
 
 @click.command()
 @click.argument("artefacts", nargs=-1, metavar="[STAGE/KEY]...")
@@ -24,24 +27,36 @@ def gc(
     """List, and with --yes remove, what is not needed.
 
     That is what no spec below specs/ (or those of --specs) refers to as it stands now, nor `harness
-    settle` bought for it; or the artefacts named.
+    settle` bought for it, or for a row whose spec is not among them; or the artefacts named.
     """
     from harness.common.numbers import byte_size
+    from harness.common.progress import counted
+    from harness.results.course import files
     from harness.results.settle import bought
-    from harness.run.gc import collect, named_items, remove
+    from harness.run.gc import collect, named_items, remove, strangers
 
     store = workspace.store()
+    others: list[str] = []
     if artefacts:
         items = named_items(store, artefacts)
     else:
         planners = [workspace.planner(name) for name in ("docker", "local")]
         rows = load_specs(specs or (spec_folder(),))
         settled = [of for loaded in rows for of in bought(loaded, store.root)]
-        items = collect(store, rows, planners, settled)
+        names = {loaded.row.row for loaded in rows}
+        courses = {path: row for path, row in files(store.root).items() if row not in names}
+        items = collect(store, rows, planners, settled, list(courses.values()))
+        for path, row in courses.items():
+            click.echo(f"kept: all of {row}, which harness settle bought for ({path}): {ELSEWHERE}")
+        others = strangers(store, items, rows)
     size = 0
     for item in items:
         size += item.size
         click.echo(f"{item.name}  {byte_size(item.size)}  {item.why}")
+    if others:
+        more = ", ..." * (len(others) > MOST_NAMES)
+        told = f"{counted(len(others), 'row')} ({', '.join(others[:MOST_NAMES])}{more})"
+        click.echo(f"some of it was made for {told}: {ELSEWHERE}")
     words = f"{len(items)} item{'' if len(items) == 1 else 's'}, {byte_size(size)}"
     if yes:
         remove(store, items)

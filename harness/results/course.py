@@ -16,6 +16,7 @@ from harness.results.verdict.forecast import DECIDED
 from harness.results.verdict.sides import KINDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
+from harness.row.rejudged import bridge_rows
 from harness.row.reported import Reported
 from harness.row.row import Replicates
 from harness.run.plan import RowPlan
@@ -84,6 +85,49 @@ class Begun:
         reported = row.reported.model_copy(update={"bridge": bridge})
         update = {"replicates": Replicates(**self.replicates), "reported": reported}
         return replace(loaded, row=row.model_copy(update=update))
+
+
+def extended(loaded: LoadedRow, counts: Counts) -> LoadedRow:
+    """The row with so many replicates of each kind: its own seeds, and those that follow them."""
+    row = loaded.row
+    own = row.replicates
+    replicates = Replicates(
+        train_seeds=_seeds(own.train_seeds, row.train.seed if row.train else None, counts[0]),
+        sampling_seeds=_seeds(
+            own.sampling_seeds, row.answer.decoding.seed if row.answer else None, counts[1]
+        ),
+        judge=counts[2],
+    )
+    # A model of which all prompts are judged stays so.
+    bridge = tuple(
+        model.model_copy(update={"prompts": max(model.prompts, counts[3])})
+        if model.prompts is not None else model
+        for model in row.reported.bridge
+    )  # fmt: skip
+    reported = row.reported.model_copy(update={"bridge": bridge})
+    update = {"replicates": replicates, "reported": reported}
+    return replace(loaded, row=row.model_copy(update=update))
+
+
+def _seeds(named: list[int] | None, single: int | None, count: int) -> list[int] | None:
+    """A single one stays as it is: where nothing is sampled a list of seeds is a fault of the spec."""
+    if named is None and (single is None or count == 1):
+        return None
+    seeds = named or [single or 0]
+    return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + count - len(seeds))]
+
+
+def _several(replicates: Replicates) -> dict[str, Any]:
+    parts = replicates.model_dump()
+    return {kind: of for kind, of in parts.items() if of and (isinstance(of, int) or len(of) > 1)}
+
+
+def counts_of(loaded: LoadedRow) -> Counts:
+    """As they stand in the spec."""
+    of = loaded.row.replicates
+    sampled = [model.prompts for model in loaded.row.reported.bridge if model.prompts is not None]
+    prompts = min(sampled, default=0) if any(bridge_rows(loaded)) else 0
+    return len(of.train_seeds or [0]), len(of.sampling_seeds or [0]), of.judge, prompts
 
 
 def numbers_of(cell: Reported) -> dict[str, Any]:
@@ -159,16 +203,34 @@ class Course:
             return False
         return self.looks[-1].verdict in DECIDED or len(self.looks) == len(self.terms.levels)
 
+    def unnamed(self, loaded: LoadedRow) -> list[str]:
+        """What the spec has to say to have the replicates and prompts of the last look."""
+        counts, before, parts = self.looks[-1].counts, counts_of(loaded), []
+        if counts[3] != before[3]:
+            parts.append(f"prompts: {counts[3]} of each reported.bridge")
+        replicates = self.as_bought(loaded).row.replicates
+        if _several(replicates) != _several(loaded.row.replicates):
+            named = [f"{k}: {v}" for k, v in replicates.model_dump().items() if v is not None]
+            parts.append(f"replicates: {{{', '.join(named)}}}")
+        return parts
+
+    def as_bought(self, loaded: LoadedRow) -> LoadedRow:
+        """The row as the last look had it."""
+        return extended((self.begun or Begun()).of(loaded), self.looks[-1].counts)
+
     def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {name: _plain(value) for name, value in asdict(self).items() if name != "path"}
         sealed = {"course": content, "sha256": digest_of(content)}
         write_atomically(self.path, json.dumps(sealed, indent=2) + "\n")
 
-    def beside(self, weighed: Weighed) -> tuple[Weighed, str]:
+    def beside(
+        self, weighed: Weighed, loaded: LoadedRow, with_bought: Weighed | None
+    ) -> tuple[Weighed, str]:
         """A verdict at its own level, after the looks, and what is to be said of these; as it was,
         and nothing, where nothing was compared. It stands only where the last look gave it too: it
-        was looked at more than once."""
+        was looked at more than once. `with_bought`: that of the last look's replicates, at 95 %, where
+        the spec has fewer."""
         if weighed.interval is None or not self.looks:
             return weighed, ""
         last, terms, verdict = self.looks[-1], self.terms, weighed.verdict
@@ -183,8 +245,19 @@ class Course:
         if name != last.verdict:
             said += f"; at 95 % and with the spec's replicates it alone were {name}"
             name = "inconclusive"
-        verdict = replace(verdict, name=name, reason=f"{said}; {verdict.reason}")
+        reason, more = verdict.reason, verdict.more
+        if with_bought is not None:
+            parts = " and ".join(self.unnamed(loaded))
+            said += f"; to count what it bought, write into the spec: {parts}"
+            reason, more = f"then {with_bought.verdict.reason}", with_bought.verdict.more
+        verdict = replace(verdict, name=name, reason=f"{said}; {reason}", more=more)
         return replace(weighed, verdict=verdict), said
+
+
+def files(root: Path) -> dict[Path, str]:
+    """Those on a volume, each with its row's name."""
+    ending = "-0123456789abcdef.json"
+    return {path: path.name[: -len(ending)] for path in sorted((root / FOLDER).glob("*.json"))}
 
 
 def courses(root: Path, row: str) -> Iterator[Course]:
@@ -193,9 +266,8 @@ def courses(root: Path, row: str) -> Iterator[Course]:
     Raises:
         CourseChanged: a file was changed.
     """
-    ending = "-0123456789abcdef.json"
-    for path in sorted((root / FOLDER).glob("*.json")):
-        if path.name[: -len(ending)] != row:
+    for path, name in files(root).items():
+        if name != row:
             continue
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))

@@ -112,6 +112,13 @@ class MatrixLine:
     deviations: tuple[str, ...] = ()
     looks: str = ""
     """What `harness settle` saw, in words, which the verdict keeps to; empty where it saw nothing."""
+    with_bought: Weighed | None = None
+    """The verdict with all that it bought, where the spec names fewer replicates."""
+
+    @property
+    def counted(self) -> Weighed:
+        """The verdict with all replicates that there are."""
+        return self.with_bought or self.weighed
 
     @property
     def row(self) -> Row:

@@ -16,7 +16,7 @@ from harness.results import agreement, comparability, course, losses
 from harness.results.families import adjusted, sentences
 from harness.results.line import Cells, MatrixLine, loss_over, marks
 from harness.results.verdict.evidence import bounds_of
-from harness.results.verdict.verdict import assess, pool
+from harness.results.verdict.verdict import Weighed, assess, pool
 from harness.row.load import LoadedRow
 from harness.row.row import Row
 from harness.run.plan import RUNNING_NOW, Planner, RowPlan, StagePlan
@@ -212,8 +212,10 @@ def _line(
     pooled = pool(scores) if scores else None
     ours = pooled or MetricValue()
     weighed, looks = assess(row, metric, planned, plan), ""
+    with_bought = None
     if settled is not None:
-        weighed, looks = settled.beside(weighed)
+        with_bought = _with_bought(loaded, metric, plan, settled)
+        weighed, looks = settled.beside(weighed, loaded, with_bought)
     verdict = weighed.verdict
     # A column that the published judge or the study's answers are named in holds nothing simulated.
     against, bridged = weighed.against, weighed.in_their_terms
@@ -286,7 +288,22 @@ def _line(
         env_wall_seconds=_sum(stages, "wall_seconds"),
         env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     )
-    return MatrixLine(loaded, cells, weighed, plan, held_out, findings, noted, looks)
+    return MatrixLine(loaded, cells, weighed, plan, held_out, findings, noted, looks, with_bought)
+
+
+def _with_bought(
+    loaded: LoadedRow, metric: str, plan: RowPlan | None, settled: course.Course
+) -> Weighed | None:
+    """The verdict with all that `harness settle` bought, where the spec does not name it."""
+    planner = plan.stages[0].planner if plan is not None and plan.stages else None
+    if planner is None or not settled.looks:
+        return None
+    pairs = zip(settled.looks[-1].counts, course.counts_of(loaded), strict=True)
+    if all(count <= own or not own for count, own in pairs):
+        return None
+    whole = planner.plan(settled.as_bought(loaded))
+    weighed = assess(whole.row, metric, losses.stages_that_give(whole, metric), whole)
+    return weighed if weighed.interval is not None else None
 
 
 def _behind(plan: RowPlan | None, artefacts: list[Artefact]) -> list[StagePlan]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 from harness.common.numbers import dollars
-from harness.results.verdict.forecast import COSTS, DECIDED, MOST_ADDED, QUANTILES
+from harness.common.progress import counted
+from harness.results.verdict.forecast import COSTS, DECIDED, MOST_ADDED, QUANTILES, kinds_of
 from harness.results.verdict.outlook import Outlook, numbers_of_prompts
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed
@@ -36,9 +37,13 @@ class Purchase:
     """Half of the interval of the difference that it is expected to leave."""
     counts: Counts
     """With it."""
+    stages: int
+    """To be run for it."""
 
     def __str__(self) -> str:
         what = f"{self.count} more {WORDS[self.kind][self.count > 1]}"
+        if self.stages != self.count:
+            what += f" ({counted(self.stages, 'stage')} to run)"
         return f"{what}, about {dollars(self.usd)}"
 
     @property
@@ -124,12 +129,27 @@ def at_best(weighed: Weighed) -> AtBest | None:
         difference + moved - limit > verdict.margin,
     )
     verdicts = tuple(name for name, is_so in zip(DECIDED, is_in_reach, strict=True) if is_so)
+    single = _single(weighed)
+    if single and round(limit, weighed.digits) == 0:
+        # All that there is of an error is taken to be what replicates take off.
+        return AtBest(
+            verdicts, f"what can at best be reached is not known before a second {single}"
+        )
     return AtBest(
         verdicts,
         f"at best (endless replicates{' and all bridging prompts' * bool(weighed.bridge_foretold)}) "
         f"±{weighed.number(limit)} about the difference is left, margin {verdict.margin:g}: "
         f"{' or '.join(verdicts) or 'no verdict'} is in reach",
     )
+
+
+def _single(weighed: Weighed) -> str:
+    """The cheapest kind of replicate of which there is one alone, in a word; empty: of none."""
+    evidence = weighed.evidence
+    if evidence is None:
+        return ""
+    kinds = [kind for kind in kinds_of(evidence) if evidence.counts[KINDS.index(kind)] == 1]
+    return KIND_WORDS[min(kinds, key=COSTS.__getitem__)][0] if kinds else ""
 
 
 def price_of(kind: str, counts: Counts, first: int, usd: float) -> Callable[[int], float]:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -25,8 +24,10 @@ from harness.results.course import (
     Look,
     Terms,
     bare,
+    counts_of,
     courses,
     document_of,
+    extended,
     numbers_of,
 )
 from harness.results.purchase import (
@@ -48,8 +49,7 @@ from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed, assess, margin_of
 from harness.row.load import LoadedRow
 from harness.row.published_judge import another_judge
-from harness.row.rejudged import WIN_RATE, bridge_rows, is_rejudged
-from harness.row.row import Replicates
+from harness.row.rejudged import WIN_RATE, is_rejudged
 from harness.row.twin import SUFFIX
 from harness.run import ready
 from harness.run.executors import Executor, waiting
@@ -91,6 +91,7 @@ class Settler:
                 f"What its row would buy first: harness settle {of} --dry-run",
             )
         plan = planner.plan(bare(loaded))
+        ready.check_own(plan)
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
         fixed = tuple(levels(looks))
         number = numbers_of(cell)
@@ -105,7 +106,7 @@ class Settler:
         published, own = row.reported.judge_of(metric), row.judge
         if published is None or own is None or not own.judges_outputs:
             return
-        plan = self._plan(_counts(self.loaded))
+        plan = self._plan(counts_of(self.loaded))
         by_answers, by_bridge = is_rejudged(metric), metric == WIN_RATE
         if (by_answers and plan.published) or (by_bridge and plan.bridge):
             return
@@ -150,7 +151,7 @@ class Settler:
 
     def _settle(self, executor: Executor, console: Console) -> str:
         course, looks = self.course, self.course.looks
-        counts, what = _counts(self.loaded), "the row as it stands"
+        counts, what = counts_of(self.loaded), "the row as it stands"
         if looks:
             last = looks[-1]
             counts, what = last.next or last.counts, f"what look {len(looks)} chose"
@@ -252,8 +253,8 @@ class Settler:
         if half <= margin or (plan.published and is_rejudged(self.metric)):
             return ""
         return (
-            f"at best it is not reproduced: the reported number's own error alone leaves ±{half:.2f}, "
-            f"margin {margin:g}"
+            f"at best only `not reproduced` is in reach: the reported number's own error alone leaves "
+            f"±{half:.2f}, margin {margin:g}"
         )
 
     def _check_budget(self, plan: RowPlan, what: str) -> None:
@@ -280,7 +281,7 @@ class Settler:
 
     def foretold(self) -> Iterator[str]:
         """The terms, and what would be bought first."""
-        terms, counts, looks = self.terms, _counts(self.loaded), self.course.looks
+        terms, counts, looks = self.terms, counts_of(self.loaded), self.course.looks
         levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
         yield (
             f"margin {terms.margin:g}; {len(terms.levels)} looks at most, each with an interval of its "
@@ -317,13 +318,8 @@ class Settler:
     def kept(self) -> Iterator[str]:
         """Where the course stands, and what gives later commands the same replicates."""
         yield f"terms and looks: {self.course.path}"
-        counts, before = self.course.looks[-1].counts, _counts(self.spec)
-        if counts[3] != before[3]:
-            yield f"for verify and table, in the spec: prompts: {counts[3]} of each reported.bridge"
-        replicates = extended(self.loaded, counts).row.replicates
-        if _several(replicates) != _several(self.spec.row.replicates):
-            parts = [f"{k}: {v}" for k, v in replicates.model_dump().items() if v is not None]
-            yield f"for verify and table, in the spec: replicates: {{{', '.join(parts)}}}"
+        for part in self.course.unnamed(self.spec):
+            yield f"for verify and table, in the spec: {part}"
 
     def purchase(
         self, plan: RowPlan, weighed: Weighed, counts: Counts, left: float
@@ -366,24 +362,27 @@ class Settler:
         first = next(iter(steps(outlook, counts, kind)), None)
         if first is None:
             return None
-        usd_of_first = self._priced(plan, counts, kind, first)
+        stages, usd_of_first = self._priced(plan, counts, kind, first)
         if usd_of_first > left:
             return None
         price = price_of(kind, counts, first, usd_of_first)
         difference = weighed.verdict.difference or 0.0
         count = enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
         assert count is not None
-        usd = self._priced(plan, counts, kind, count)
+        of_many, usd = self._priced(plan, counts, kind, count)
         if usd > left:  # what many cost was only known from what the fewest do
             count, usd = first, usd_of_first
+        else:
+            stages = of_many
         more = more_of(counts, kind, count)
-        return Purchase(kind, count, usd, half_of(outlook, more), more)
+        return Purchase(kind, count, usd, half_of(outlook, more), more, stages)
 
-    def _priced(self, plan: RowPlan, counts: Counts, kind: str, count: int) -> float:
+    def _priced(self, plan: RowPlan, counts: Counts, kind: str, count: int) -> tuple[int, float]:
+        """The stages that so many more take, and their dollars."""
         more = self._plan(more_of(counts, kind, count))
         known = {stage.id for stage in plan.stages}
         new = [s for s in more.stages if s.id not in known and s.artefact is None]
-        return _price(new, f"another {WORDS[kind][0]}")
+        return len({stage.id for stage in new}), _price(new, f"another {WORDS[kind][0]}")
 
     def _plan(self, counts: Counts) -> RowPlan:
         """Once for all that is asked of it, until a run makes more of it."""
@@ -396,28 +395,6 @@ class Settler:
         return assess(plan.row, self.metric, planned, plan, level)
 
 
-def extended(loaded: LoadedRow, counts: Counts) -> LoadedRow:
-    """The row with so many replicates of each kind: its own seeds, and those that follow them."""
-    row = loaded.row
-    own = row.replicates
-    replicates = Replicates(
-        train_seeds=_seeds(own.train_seeds, row.train.seed if row.train else None, counts[0]),
-        sampling_seeds=_seeds(
-            own.sampling_seeds, row.answer.decoding.seed if row.answer else None, counts[1]
-        ),
-        judge=counts[2],
-    )
-    # A model of which all prompts are judged stays so.
-    bridge = tuple(
-        model.model_copy(update={"prompts": max(model.prompts, counts[3])})
-        if model.prompts is not None else model
-        for model in row.reported.bridge
-    )  # fmt: skip
-    reported = row.reported.model_copy(update={"bridge": bridge})
-    update = {"replicates": replicates, "reported": reported}
-    return replace(loaded, row=row.model_copy(update=update))
-
-
 def bought(loaded: LoadedRow, root: Path) -> Iterator[LoadedRow]:
     """The row as each look at it had it, or is to: with replicates that its spec may not name."""
     for course in courses(root, loaded.row.row):
@@ -426,26 +403,6 @@ def bought(loaded: LoadedRow, root: Path) -> Iterator[LoadedRow]:
             yield extended(begun, look.counts)
             if look.next is not None:
                 yield extended(begun, look.next)
-
-
-def _seeds(named: list[int] | None, single: int | None, count: int) -> list[int] | None:
-    """A single one stays as it is: where nothing is sampled a list of seeds is a fault of the spec."""
-    if named is None and (single is None or count == 1):
-        return None
-    seeds = named or [single or 0]
-    return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + count - len(seeds))]
-
-
-def _several(replicates: Replicates) -> dict[str, Any]:
-    parts = replicates.model_dump()
-    return {kind: of for kind, of in parts.items() if of and (isinstance(of, int) or len(of) > 1)}
-
-
-def _counts(loaded: LoadedRow) -> Counts:
-    of = loaded.row.replicates
-    sampled = [model.prompts for model in loaded.row.reported.bridge if model.prompts is not None]
-    prompts = min(sampled, default=0) if any(bridge_rows(loaded)) else 0
-    return len(of.train_seeds or [0]), len(of.sampling_seeds or [0]), of.judge, prompts
 
 
 def _price(stages: Sequence[StagePlan], what: str) -> float:

@@ -132,8 +132,8 @@ def sentences(line: MatrixLine) -> list[tuple[str, str]]:
         ("difference", _difference(line)),
         ("margin", _margin(line)),
         ("verdict", _verdict(line)),
-        ("to decide it", more(line.weighed, reported) or _to_compare(line)),
-        ("assumed", assumed(line.weighed)),
+        ("to decide it", more(line.counted, reported) or _to_compare(line)),
+        ("assumed", assumed(line.counted)),
         ("not counted", _not_counted(line)),
     ]
     return [(heading, text) for heading, text in parts if text]
@@ -185,6 +185,8 @@ def _against(line: MatrixLine) -> str:
         theirs = "the simulated answers in place of the study's"
     if against is None:
         if plan is None or plan.published is None or not is_rejudged(c.metric):
+            return ""
+        if plan.is_held_against_itself:  # which the verdict says
             return ""
         if all(stage.artefact for stage in plan.published.final()):
             return f"of {theirs} and ours fewer than two prompts were both judged"
@@ -418,7 +420,7 @@ def _not_counted(line: MatrixLine) -> str:
 def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
     """The same as data. Standard errors, deviations and intervals are in the metric's own units."""
     weighed, c = line.weighed, line.cells
-    verdict, evidence = weighed.verdict, weighed.evidence
+    verdict, evidence, known = weighed.verdict, weighed.evidence, line.counted
     split = weighed.reproduced.split if weighed.reproduced else None
     reported, published = line.row.reported.get(c.metric), line.row.reported.judge_of(c.metric)
     return {
@@ -462,12 +464,12 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         },
         "difference": {"value": verdict.difference, "low": verdict.low, "high": verdict.high},
         "margin": verdict.margin,
-        "assumed": assumed(line.weighed) or None,
+        "assumed": assumed(line.counted) or None,
         "assumed_sd_between_trainings": weighed.assumed or None,
-        "half_width_with_endless_replicates": weighed.foretold.limit if weighed.foretold else None,
-        "half_width_of_unjudged": weighed.foretold.unjudged if weighed.foretold else None,
-        "chance_with_more": weighed.foretold.chance if weighed.foretold else None,
-        "more_only_shows": bool(weighed.foretold and weighed.foretold.is_first),
+        "half_width_with_endless_replicates": known.foretold.limit if known.foretold else None,
+        "half_width_of_unjudged": known.foretold.unjudged if known.foretold else None,
+        "chance_with_more": known.foretold.chance if known.foretold else None,
+        "more_only_shows": bool(known.foretold and known.foretold.is_first),
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
         "published_answers": asdict(weighed.against)
         if weighed.against and not weighed.is_simulated
@@ -475,7 +477,7 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "bridge": asdict(weighed.in_their_terms)
         if weighed.in_their_terms and not weighed.is_simulated
         else None,
-        "bridge_would": asdict(weighed.bridge_foretold) if weighed.bridge_foretold else None,
+        "bridge_would": asdict(known.bridge_foretold) if known.bridge_foretold else None,
         "deviations": list(line.deviations),
         "assumptions": list(line.row.stated("assumption")),
         "findings": list(map(str, line.findings)),

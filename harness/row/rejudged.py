@@ -16,6 +16,10 @@ from harness.spec.prompts import OutputFiles, PromptSet
 
 PUBLISHED, BRIDGE = "published", "bridge"
 WIN_RATE, OUTPUT = "win_rate", "output"
+AGAINST_ITSELF = (
+    "the row's own answers are the study's own (reported.outputs): they would be held against "
+    "themselves"
+)
 REJUDGED = (WIN_RATE, "rubric_score", "rating")
 """Metrics of which a grade is kept for each prompt."""
 

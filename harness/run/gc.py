@@ -1,7 +1,7 @@
 """What on the volume no spec refers to any more."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from harness.artefact.store import SHORT, Damaged, Store
 from harness.common.paths import size_of
 from harness.errors import HarnessError, InputError
 from harness.row.load import LoadedRow
-from harness.row.twin import scaled
+from harness.row.rejudged import BRIDGE, PUBLISHED
+from harness.row.twin import SUFFIX, scaled
 from harness.run.given import bring
 from harness.run.plan import Planner
 
@@ -29,9 +30,12 @@ def collect(
     rows: Sequence[LoadedRow],
     planners: Sequence[Planner],
     settled: Sequence[LoadedRow] = (),
+    elsewhere_settled: Sequence[str] = (),
 ) -> list[Item]:
     """Artefacts, unfinished work and what is left of removals that no row needs as it stands now, nor
-    its twin (`--scale tiny`). `settled`: rows with replicates that their specs do not name.
+    its twin (`--scale tiny`). `settled`: rows with replicates that their specs do not name;
+    `elsewhere_settled`: rows that money was spent on and whose specs are not among these, of which
+    everything is kept.
 
     What a row refers to is computed for each planner's environment. Of rows that cannot be planned
     (their given data is absent), everything they ever made is kept; so is what images for another
@@ -44,7 +48,9 @@ def collect(
         if a.manifest.document["environment"].get("image", "gen") not in here
     }
     needed: set[tuple[str, str]] = set()
-    unplanned: set[str] = set()
+    unplanned = set(elsewhere_settled)
+    for row in elsewhere_settled:
+        needed.update(_remembered(store, row))
     for loaded in [*rows, *settled, *_twins(rows)]:
         for planner in planners:
             try:
@@ -61,7 +67,7 @@ def collect(
     for folder in store.all_folders():
         if (folder.parent.name, folder.name) in needed | elsewhere:
             continue
-        if unplanned and _made_for(store, folder) in unplanned:
+        if unplanned and _is_of(made_for(store, folder), unplanned):
             continue
         items.append(_item(store, folder, "no spec refers to it"))
     for folder in sorted(store.files_folder.glob("*")):
@@ -88,7 +94,21 @@ def _remembered(store: Store, row: str) -> set[tuple[str, str]]:
     return {(name.partition(": ")[2].partition(" ")[0], str(key)[:SHORT]) for name, key in names}
 
 
-def _made_for(store: Store, folder: Path) -> str:
+def _is_of(row: str, rows: Collection[str]) -> bool:
+    """Whether it is one of these, a twin, or what one's judge judges beside it."""
+    own = re.sub(rf"-({PUBLISHED}|{BRIDGE}-\d+)$", "", row).removesuffix(SUFFIX)
+    return row in rows or own in rows
+
+
+def strangers(store: Store, items: Sequence[Item], rows: Sequence[LoadedRow]) -> list[str]:
+    """Rows that some of the items were made for, and whose specs are not among these."""
+    names = {loaded.row.row for loaded in rows}
+    made = {made_for(store, item.folder) for item in items} - {""}
+    return sorted(row for row in made if not _is_of(row, names))
+
+
+def made_for(store: Store, folder: Path) -> str:
+    """The row that an artefact was made for; empty where that is not known."""
     matches = store.match(f"{folder.parent.name}/{folder.name}")
     return str(matches[0].manifest.row) if matches else ""
 

@@ -310,6 +310,12 @@ class RowPlan:
             if s.artefact
         )
 
+    @property
+    def is_held_against_itself(self) -> bool:
+        """Whether the study's own answers are the row's own."""
+        answers = {s.id for s in self.own if s.stage == "answer"}
+        return self.published is not None and any(s.id in answers for s in self.published.stages)
+
     def beside(self) -> "list[RowPlan]":
         """What the row's judge judges beside the row."""
         return [*([self.published] if self.published else []), *self.bridge]

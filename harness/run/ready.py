@@ -17,7 +17,7 @@ from harness.answer.answer import Answer
 from harness.answer.prompts import Prompt, read_prompts
 from harness.artefact import environment
 from harness.artefact.environment import STAGES
-from harness.artefact.keys import Files
+from harness.artefact.keys import Files, key_view
 from harness.artefact.store import Store
 from harness.common.executor_names import BY_SERVICE
 from harness.errors import DataAbsent, InputError, NotFetched, blamed
@@ -28,7 +28,7 @@ from harness.modeling import load
 from harness.modeling.memory import shapes
 from harness.modeling.template_pieces import pieces
 from harness.row.load import LoadedRow
-from harness.row.rejudged import RetiredVerdicts, bridge_rows, published_row
+from harness.row.rejudged import AGAINST_ITSELF, RetiredVerdicts, bridge_rows, published_row
 from harness.row.row import Row
 from harness.run import training_data
 from harness.run.bridging import check_distinct, check_pairs, verdicts_of
@@ -40,6 +40,10 @@ from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
 
 ANSWERING = "eval.answer.engine: "
+GIVE_OWN = (
+    "Give the row answers of its own (eval.answer.engine); or leave out reported.outputs: our judge's "
+    "number for the study's answers then stands beside the published one."
+)
 
 
 def check(
@@ -53,6 +57,7 @@ def check(
     Raises:
         InputError: a stage could only fail.
     """
+    check_own(plan)
     models: dict[Path, dict[tuple[str, str], str]] = {}
     for other in plan.bridge if store is None else ():
         with contextlib.suppress(DataAbsent):
@@ -75,6 +80,12 @@ def check(
             raise InputError(f"row {stage.row}: {e.message}", e.hint) from None
         except ImportError:
             continue
+
+
+def check_own(plan: RowPlan) -> None:
+    """Raises InputError for a row whose own answers are what it would be held against."""
+    if plan.is_held_against_itself:
+        raise InputError(f"row {plan.row.row}: {AGAINST_ITSELF}", GIVE_OWN)
 
 
 def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor: str) -> None:
@@ -206,6 +217,8 @@ def _check_beside(loaded: LoadedRow, files: Files) -> None:
     """What the row's judge judges beside the row."""
     published = published_row(loaded)
     if published is not None:
+        with contextlib.suppress(DataAbsent), blamed("eval", "answer", "engine"):
+            _check_not_published(loaded.row, published.row, files)
         with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "outputs"):
             _check_reads("answer", {"answer": published.row.answer}, files, {})
     models: dict[Path, dict[tuple[str, str], str]] = {}
@@ -216,6 +229,16 @@ def _check_beside(loaded: LoadedRow, files: Files) -> None:
             _check_reads("answer", {"answer": answer}, files, {})
             _check_bridge(bridging.retired, answer, files, {})
             _check_distinct(answer, files, models)
+
+
+def _check_not_published(row: Row, published: Row, files: Files) -> None:
+    assert row.answer is not None
+    assert published.answer is not None
+    own = row.answer.engine.given_outputs
+    if own is not None and key_view(own, files) == key_view(
+        published.answer.engine.given_outputs, files
+    ):
+        raise InputError(AGAINST_ITSELF, GIVE_OWN)
 
 
 def check_prices(row: Row) -> None:

@@ -150,6 +150,29 @@ def test_verify_and_table_keep_to_what_the_looks_said(tmp_path: Path) -> None:
     assert (other.cells.verdict, other.looks) == ("reproduced", "")
 
 
+def test_what_it_bought_is_not_asked_for_again(tmp_path: Path) -> None:
+    """Of the judgings the spec names one."""
+    spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60, looks=2)
+    judgings = found.course.looks[-1].counts[2]
+    assert judgings > 1
+    (line,) = lines(tmp_path / "runs", spec)
+    said = f"to count what it bought, write into the spec: replicates: {{judge: {judgings}}}"
+    assert said in line.looks
+    assert said in line.cells.verdict_reason
+    assert "1 more judging" not in line.cells.verdict_reason
+    assert line.cells.replicates == 1
+    result = command("verify", spec, "--volume", tmp_path / "runs", "--executor", "local")
+    text = " ".join(result.output.split())
+    assert said in text
+    assert "1 more judging" not in text
+    assert "asked once" not in text
+    named = row(tmp_path, value=37.0, gen=None, train=None, replicates={"judge": judgings})
+    (line,) = lines(tmp_path / "runs", named)
+    assert line.looks
+    assert "write into the spec" not in line.looks
+
+
 def test_interrupted_it_goes_on_with_the_same_terms(tmp_path: Path) -> None:
     spec = row(tmp_path, trained=True, replicates={})
     same = wins(1600, PROMPTS)
@@ -242,6 +265,21 @@ def test_gc_keeps_what_was_bought_though_no_spec_names_it(tmp_path: Path) -> Non
     assert "0 items" in command("gc", *options).output
     found.course.path.unlink()
     assert "judge/" in command("gc", *options).output
+
+
+def test_gc_keeps_what_was_bought_for_a_row_of_other_specs_and_says_so(tmp_path: Path) -> None:
+    spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60, looks=2)
+    other = scored_row(tmp_path / "other", row="two")
+    options = ("--specs", other, "--volume", tmp_path / "runs")
+    text = command("gc", *options).output
+    assert f"kept: all of one, which harness settle bought for ({found.course.path})" in text
+    assert "name them with --specs" in text
+    assert "0 items" in text
+    found.course.path.unlink()
+    text = command("gc", *options).output
+    assert "judge/" in text
+    assert "some of it was made for 1 row (one): not among the specs looked at" in text
 
 
 def test_rows_that_nothing_can_settle_are_told_so(tmp_path: Path) -> None:
@@ -574,12 +612,29 @@ def test_a_larger_sample_is_expected_to_cost_as_many_times_what_the_smaller_did(
     assert told in " ".join(result.output.split())
 
 
+def test_one_judging_of_either_side_promises_nothing_and_a_judging_more_is_two_stages(
+    tmp_path: Path,
+) -> None:
+    published = [{"instruction": f"prompt {n}", "output": f"their {n}"} for n in range(90)]
+    published.append({"instruction": "Say no.", "output": "No."})
+    outputs = given(tmp_path / "specs" / "published.json", published)
+    numbers = {"judge": {"model": "gone"}, "win_rate": {"value": 33.3}, "outputs": outputs}
+    judged = every_third(90), every_third(90, 1)
+    spec = scored_row(tmp_path, *judged, reported=numbers, replicates={"judge": 1})
+    *_, best, first = settler(tmp_path, spec).foretold()
+    assert best == "what can at best be reached is not known before a second judging"
+    judgings = int(first.split()[1])
+    assert first.startswith(f"first {judgings} more judging")
+    assert f"({2 * judgings} stages to run), about " in first
+
+
 def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Path) -> None:
     """The reported number's own error alone leaves more than the margin."""
     cell = {"value": 40.0, "standard_error": 1.9}
     spec = scored_row(tmp_path, reported={"win_rate": cell}, trained=True, replicates={})
     limit = (
-        "at best it is not reproduced: the reported number's own error alone leaves ±3.72, margin 3"
+        "at best only `not reproduced` is in reach: the reported number's own error alone leaves "
+        "±3.72, margin 3"
     )
     assert limit in settler(tmp_path, spec).foretold()
     found, text = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)

@@ -181,6 +181,45 @@ def test_where_theirs_are_not_judged_yet_it_says_what_does_it(tmp_path: Path) ->
     assert f"2 stages of it not made yet: harness run {spec}" in found
 
 
+def test_the_studys_own_answers_are_not_held_against_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    specs = tmp_path / "specs"
+    parts, published = evaluation(specs), outputs(tmp_path, "published")
+    parts["answer"]["engine"] = {"kind": "reference", "outputs": "published.json"}
+    numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
+    changes: dict[str, Any] = {"eval": parts, "reported": numbers, "replicates": {"judge": 2}}
+    spec = scored_row(tmp_path, **changes)
+    there = "--volume", tmp_path / "runs", "--executor", "local"
+    commands = ("validate", spec), ("plan", spec, *there), ("run", spec, *there)
+    settle = "settle", spec, *there, "--dry-run"
+
+    def check(*args: Any) -> None:
+        result = command(*args)
+        assert result.exit_code == 2, args
+        text = " ".join(result.output.split())
+        assert "the row's own answers are the study's own (reported.outputs)" in text, args
+        assert "Give the row answers of its own (eval.answer.engine); or leave out" in text, args
+
+    for args in (*commands, settle):
+        check(*args)
+    # An earlier version made it.
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.run.ready.check_own", lambda plan: None)
+        scored_row(tmp_path, *[wins(800, PROMPTS)] * 4, **changes)
+    for args in (*commands, settle):
+        check(*args)
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "not comparable: another judge"
+    assert found["reason"].endswith("they would be held against themselves")
+    assert found["difference"]["low"] is None
+    text = words(tmp_path, spec)
+    assert "they would be held against themselves" in text
+    assert "fewer than two" not in text
+    del numbers["outputs"]
+    assert command("plan", scored_row(tmp_path, **changes), *there).exit_code == 0
+
+
 def test_the_same_judge_judges_nothing_beside_the_row(tmp_path: Path) -> None:
     same = {"model": "judge", "annotator": "preference", "baseline": "prompts"}
     published = outputs(tmp_path, "published")

@@ -83,6 +83,11 @@ class Artefact:
     def key(self) -> str:
         return self.manifest.key
 
+    def keeps(self, name: str) -> bool:
+        """Whether it was made with a file of this name, or has one now: where these differ `check`
+        raises Damaged."""
+        return name in self.manifest.files or (self.folder / name).is_file()
+
     def check(self) -> None:
         """Compare every file with its digest.
 

@@ -202,8 +202,10 @@ def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
     (line,) = lines_of_rows(load_rows([spec]), [planner(tmp_path / "runs")], damaged)
     assert (line.cells.verdict, line.cells.ours) == ("damaged", None)
     assert "is not what harness settle wrote" in damaged[line.cells.row].message
-    with pytest.raises(InputError, match="is not what harness settle wrote"):
-        settler(tmp_path, spec)
+    for text in (path.read_text(), "[" * 100000):
+        path.write_text(text)
+        with pytest.raises(InputError, match="is not what harness settle wrote"):
+            settler(tmp_path, spec)
 
 
 @pytest.mark.parametrize("of_bridge", [False, True])

@@ -273,7 +273,7 @@ class EventReader:
         try:
             event = json.loads(line)
             kind = event["event"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             self.log(line + b"\n")
             return
         if kind == "error":

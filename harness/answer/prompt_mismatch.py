@@ -91,7 +91,7 @@ def read_template(path: Path) -> Template:
                 # A last newline does not count; the file was written without it.
                 fields[name] = {"path": path.name, "text": fields[name] + "\n"}
         return Template.model_validate(fields)
-    except (OSError, ValueError, AttributeError) as e:
+    except (OSError, ValueError, AttributeError, RecursionError) as e:
         raise InputError(f"the training template in {path} cannot be read: {e}") from None
 
 

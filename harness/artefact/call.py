@@ -154,5 +154,5 @@ class StageResult(Account):
         None where it has not said it."""
         try:
             return cls.from_json(json.loads((folder / RESULT_FILE).read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             return None

@@ -68,7 +68,7 @@ class Files:
         if cache is not None:
             try:
                 content = json.loads(cache.read_text(encoding="utf-8"))
-            except (OSError, ValueError):
+            except (OSError, ValueError, RecursionError):
                 content = None
             self._cache = content if isinstance(content, dict) else {}
 

@@ -85,7 +85,7 @@ class Locks:
             return Kind(**json.loads((self.folder / NOTE).read_text(encoding="utf-8")))
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise InputError(
                 f"{self.folder / NOTE} cannot be read, so the volume's kind of lock is not known",
                 "Once no run works on the volume, remove it: the next run finds out and notes it anew.",

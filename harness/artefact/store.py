@@ -83,6 +83,11 @@ class Artefact:
     def key(self) -> str:
         return self.manifest.key
 
+    def keeps(self, name: str) -> bool:
+        """Whether it was made with a file of this name, or has one now: where these differ `check`
+        raises Damaged."""
+        return name in self.manifest.files or (self.folder / name).is_file()
+
     def check(self) -> None:
         """Compare every file with its digest.
 
@@ -204,7 +209,7 @@ class Store:
             seal = document.pop("seal")
             is_intact = digest_of(document) == seal
             manifest = Manifest.from_json(document) if is_intact else None
-        except (ValueError, KeyError, AttributeError, TypeError, IsADirectoryError):
+        except (ValueError, KeyError, AttributeError, TypeError, IsADirectoryError, RecursionError):
             raise Damaged(folder, "its manifest cannot be read") from None
         if manifest is None:
             raise Damaged(folder, "its manifest was edited")
@@ -358,7 +363,7 @@ class Store:
     def _has_seal(self, folder: Path, seal: str) -> bool:
         try:
             return bool(json.loads(self._manifest_text(folder) or "{}").get("seal") == seal)
-        except (OSError, ValueError, AttributeError, Damaged):
+        except (OSError, ValueError, AttributeError, Damaged, RecursionError):
             return False
 
     def _aside(self, entry: Path) -> Path:
@@ -377,7 +382,7 @@ class Store:
         """The keys that a row's stages had when they last ran or were reused."""
         try:
             keys = json.loads((self.root / "rows" / f"{row}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return dict(keys) if isinstance(keys, dict) else {}
 

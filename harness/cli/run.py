@@ -73,23 +73,27 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
     for row_plan in plans:
         if stages and not any(s.stage in stages for s in row_plan.stages):
             console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
+    unusable: dict[str, Unusable] = {}
     try:
         runner = workspace.runner(planner, console)
         schedule.run(runner, workspace.new_executor, plans, stages, jobs)
     except StagesFailed as e:
         failures, not_run = [*failures, *e.failures], e.not_run
+        for row_plan in plans:
+            met = (e.damaged[s.id] for s in row_plan.stages if s.id in e.damaged)
+            unusable.update((row_plan.row.row, fault) for fault in met)
     except OutputClosed:
         raise unread() from None
     planner.files.save()
+    named = set(unusable)
     if not stages or {"judge", "train"} & set(stages):
         planned = {p.row.row for p in plans}
-        unusable: dict[str, Unusable] = {}
         planned_rows = [r for r in rows if r.row.row in planned]
         lines, agreements = matrix_lines(planned_rows, [planner], unusable)
         if lines:
             show_matrix(console, lines)
         show_agreement(console, agreements)
-        failures += {e.message: e for e in unusable.values()}.values()
+        failures += {e.message: e for row, e in unusable.items() if row not in named}.values()
     for row_plan in plans:
         data = row_plan.stages[-1] if row_plan.stages else None
         if data is not None and data.stage == "gen" and data.artefact is not None:

@@ -59,7 +59,7 @@ class Ledger:
                 if not line.endswith(b"\n"):
                     raise ValueError
                 self._apply(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 if number < len(lines):
                     raise InputError(
                         f"{self.path}:{number}: this line is not one about a batch",

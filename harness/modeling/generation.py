@@ -48,7 +48,7 @@ def read_settings(folder: Path) -> Settings:
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         stored = json.loads(read_text(path))
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         return None
     return stored if isinstance(stored, dict) else None
 

@@ -574,7 +574,7 @@ def check_chat_template(folder: Path) -> None:
     try:
         text = (folder / "tokenizer_config.json").read_text(encoding="utf-8")
         settings = json.loads(text)
-    except (ValueError, OSError):
+    except (ValueError, OSError, RecursionError):
         settings = None
     if isinstance(settings, dict) and not settings.get("chat_template"):
         raise InputError(f"the tokenizer in {folder} brings no chat template", NAME_A_TEMPLATE)
@@ -584,7 +584,7 @@ def _shards(index: Path) -> list[Path]:
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         return [index.parent / name for name in names]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
         raise InputError(
             f"{index} cannot be read: {_brief(e)}", "Download the file again."
         ) from None
@@ -636,7 +636,7 @@ def _tokenizer_class(folder: Path) -> str | None:
         return None
     try:
         name: str | None = json.loads(settings.read_text(encoding="utf-8")).get("tokenizer_class")
-    except (ValueError, OSError, AttributeError) as e:
+    except (ValueError, OSError, AttributeError, RecursionError) as e:
         raise InputError(f"{settings} cannot be read: {e}") from e
     return name
 
@@ -658,7 +658,7 @@ def _brings_code(folder: Path) -> bool:
         try:
             if "auto_map" in json.loads((folder / name).read_text(encoding="utf-8")):
                 return True
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             continue
     return False
 

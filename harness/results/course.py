@@ -273,7 +273,7 @@ def courses(root: Path, row: str) -> Iterator[Course]:
             stored = json.loads(path.read_text(encoding="utf-8"))
             course = _read(path, stored["course"])
             is_whole = stored["sha256"] == digest_of(stored["course"])
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             is_whole = False
         if not is_whole:
             raise CourseChanged(

@@ -75,10 +75,9 @@ def _lines(loaded: LoadedRow, plan: RowPlan | None, problem: str) -> list[Matrix
     row = loaded.row
     if not _is_measured(row):
         return []
+    if plan is not None:
+        plan.check_judged()
     judged = [s for s in plan.final() if s.artefact] if plan else []
-    for stage in judged:
-        if stage.artefact:
-            stage.artefact.check()
     measured = sorted({name for s in judged if s.artefact for name in s.artefact.manifest.metrics})
     names = list(dict.fromkeys([*row.reported, *measured]))
     of_losses = losses.metrics_of(row)

@@ -385,9 +385,16 @@ class Settler:
         return len({stage.id for stage in new}), _price(new, f"another {WORDS[kind][0]}")
 
     def _plan(self, counts: Counts) -> RowPlan:
-        """Once for all that is asked of it, until a run makes more of it."""
+        """Once for all that is asked of it, until a run makes more of it.
+
+        Raises:
+            Damaged: what was judged of it, or beside it, was changed.
+        """
         if counts not in self._plans:
-            self._plans[counts] = self.planner.plan(extended(self.loaded, counts))
+            plan = self.planner.plan(extended(self.loaded, counts))
+            for judged in (plan, *plan.beside()):
+                judged.check_judged()
+            self._plans[counts] = plan
         return self._plans[counts]
 
     def _weigh(self, plan: RowPlan, level: float) -> Weighed:

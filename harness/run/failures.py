@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
+from harness.artefact.store import Damaged
 from harness.common.progress import OutputClosed
 from harness.errors import HarnessError, Interrupted
 from harness.run.executors import StageFailed, StagesFailed, listed
@@ -16,10 +17,13 @@ class Failures:
         self._errors: list[HarnessError] = []
         self._names: set[tuple[str, str]] = set()
         self._not_run: list[StagePlan] = []
+        self._damaged: dict[tuple[str, str], Damaged] = {}
 
     def note(self, stage: StagePlan, error: HarnessError) -> str:
         """Count the error as the stage's; why it failed, in words."""
         self._names.add(stage.id)
+        if isinstance(error, Damaged):
+            self._damaged[stage.id] = error
         if isinstance(error, StageFailed):
             self._errors.append(error)
             return error.reason
@@ -37,7 +41,7 @@ class Failures:
     def tell(self) -> None:
         """Raises StagesFailed where any stage failed."""
         if self._errors:
-            raise StagesFailed(self._errors, self._not_run)
+            raise StagesFailed(self._errors, self._not_run, self._damaged)
 
     @contextlib.contextmanager
     def told_when_stopped(self) -> Iterator[None]:

@@ -330,6 +330,16 @@ class RowPlan:
         """The judge stage of each replicate; empty for a row without one."""
         return [s for s in self.own if s.stage == "judge"]
 
+    def check_judged(self) -> None:
+        """Compare every file of its judgings with its digest.
+
+        Raises:
+            Damaged: a file is missing, changed, or was added.
+        """
+        for stage in self.final():
+            if stage.artefact is not None:
+                stage.artefact.check()
+
 
 class Planner:
     """Plans rows against one volume, for one executor."""

@@ -348,5 +348,5 @@ def _tokenizer(folder: Path) -> Any:
     """What the data card in a folder says its tokens were counted with."""
     try:
         return json.loads((folder / CARD[0]).read_text(encoding="utf-8")).get("tokenizer")
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None

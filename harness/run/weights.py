@@ -53,7 +53,7 @@ def _stored_size(folder: Path) -> int:
     """Bytes of a parameter in a model's files, as its configuration says."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return FLOAT32
     dtype = config.get("dtype") or config.get("torch_dtype") if isinstance(config, dict) else None
     return BFLOAT16 if dtype in ("bfloat16", "float16") else FLOAT32

@@ -420,9 +420,10 @@ def test_flock_on_the_file_server_itself_and_over_the_network_is_refused(
     Store(tmp_path).prepare()
 
 
-def test_a_note_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[" * 100000])
+def test_a_note_that_cannot_be_read_is_said(tmp_path: Path, text: str) -> None:
     note(tmp_path)
-    (tmp_path / "locks" / NOTE).write_text("{")
+    (tmp_path / "locks" / NOTE).write_text(text)
     with pytest.raises(InputError, match="kind of lock is not known"):
         Store(tmp_path).prepare()
 

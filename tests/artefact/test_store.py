@@ -238,6 +238,7 @@ def rewrite(folder: Path, change: Callable[[dict], object]) -> None:
         ),
         (lambda f: (f / MANIFEST).write_text(""), "manifest cannot be read"),
         (lambda f: (f / MANIFEST).write_text("[1]"), "manifest cannot be read"),
+        (lambda f: (f / MANIFEST).write_text("[" * 100000), "manifest cannot be read"),
         (lambda f: (f / MANIFEST).write_text('"text"'), "manifest cannot be read"),
         (lambda f: (f / MANIFEST).write_bytes(b"\xff\xfe"), "manifest cannot be read"),
         (lambda f: (f / MANIFEST).unlink(), "manifest is missing"),

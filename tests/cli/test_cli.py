@@ -859,6 +859,22 @@ def test_a_damaged_artefact_stops_its_own_row_alone_and_is_told_with_the_way_out
     assert (told.exit_code, told.stderr.count("warning")) == (0, 0)
 
 
+def test_a_row_of_which_a_stage_met_a_damaged_artefact_is_damaged_below_the_run(
+    place: Path,
+) -> None:
+    evaluated = evaluation(place / "specs")
+    write_row(place / "specs", "two", eval=evaluated)
+    command("run", "specs/two.yaml")
+    (made,) = Path("runs/artefacts/answer").glob("*/made.txt")
+    made.write_text("changed")
+    write_row(place / "specs", "two", eval=evaluated, replicates={"judge": 2})
+    done = command("run", "specs/two.yaml")
+    assert done.exit_code == 1
+    assert "damaged" in done.stdout
+    assert "40.0" not in done.stdout
+    assert done.stderr.count("was changed after it was made") == 1
+
+
 def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:
     for name in ("a", "b", "c", "d"):
         write_row(place / "specs", name, gen=None, data="data:gone.json")

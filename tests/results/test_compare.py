@@ -184,3 +184,23 @@ def test_trained_rows_whose_judge_gives_the_loss_are_compared_by_it(
     assert result.exit_code == 0, result.output
     assert "held_out_loss" in result.output
     assert "train_loss" not in result.output
+    # A judging that keeps no grades is refused once it is changed, too.
+    (plan,) = planned(volume, specs[1])
+    (plan.final()[0].made.folder / "made.txt").write_text("better")
+    changed = command("compare", *specs, "--volume", volume, "--executor", "local")
+    assert changed.exit_code == 1
+    assert "held_out_loss" not in changed.output
+
+
+def test_a_row_whose_annotations_were_removed_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    first = scored_row(tmp_path, wins(60), row="one")
+    second = scored_row(tmp_path, wins(50), row="two")
+    (plan,) = planned(tmp_path / "runs", second)
+    folder = plan.final()[0].made.folder
+    (folder / "annotations.json").unlink()
+    for specs in ((first, second), (second, first)):
+        result = compare(tmp_path, *specs)
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert "annotations.json is missing" in result.stderr
+        assert f"gc --yes judge/{folder.name}" in result.stderr

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from harness.artefact.call import StageResult
 from harness.artefact.keys import Files, digest_of
-from harness.artefact.store import Store, Unusable
+from harness.artefact.store import Damaged, Store, Unusable
 from harness.common.numbers import dollars
 from harness.errors import HarnessError, InputError
 from harness.llm.prices import Price, Prices
 from harness.results.matrix import lines_of_rows
-from harness.results.settle import Settler
+from harness.results.settle import Settler, _counts
 from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, RowPlan
@@ -225,8 +225,27 @@ def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
     (line,) = lines_of_rows(load_rows([spec]), [planner(tmp_path / "runs")], damaged)
     assert (line.cells.verdict, line.cells.ours) == ("damaged", None)
     assert "is not what harness settle wrote" in damaged[line.cells.row].message
-    with pytest.raises(InputError, match="is not what harness settle wrote"):
-        settler(tmp_path, spec)
+    for text in (path.read_text(), "[" * 100000):
+        path.write_text(text)
+        with pytest.raises(InputError, match="is not what harness settle wrote"):
+            settler(tmp_path, spec)
+
+
+@pytest.mark.parametrize("of_bridge", [False, True])
+def test_a_judging_without_its_annotations_is_refused_before_anything_is_bought(
+    tmp_path: Path, of_bridge: bool
+) -> None:
+    spec = bridged_row(tmp_path) if of_bridge else row(tmp_path, replicates={})
+    make(tmp_path / "runs", spec, executor=Scored(*[every_third(60)] * 13))
+    plan = settler(tmp_path, spec)._plan(_counts(load_rows([spec])[0]))
+    judged = (plan.bridge[3] if of_bridge else plan).final()[0].made
+    (judged.folder / "annotations.json").unlink()
+    told = rf"{judged.folder.name} was changed after it was made: annotations.json is missing"
+    with pytest.raises(Damaged, match=told):
+        settle(tmp_path, spec)
+    with pytest.raises(Damaged, match=told):
+        list(settler(tmp_path, spec).foretold())
+    assert not list((tmp_path / "runs").glob("settle/*.json"))
 
 
 def test_another_versions_terms_are_refused_in_a_sentence(tmp_path: Path) -> None:

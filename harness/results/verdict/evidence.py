@@ -176,7 +176,7 @@ def grades_of(artefact: Artefact, metric: str) -> dict[Any, float | None]:
     task, slash, of_task = metric.partition("/")
     if slash and task not in PARTS:
         return _of_package_task(artefact, metric, task, of_task)
-    if not (artefact.folder / ANNOTATIONS).is_file():
+    if not artefact.keeps(ANNOTATIONS):
         return {}
     is_score, grades = read_grades(artefact, of_task or None)
     if is_score or metric == "rubric_score":
@@ -206,14 +206,14 @@ def _of_package_task(
 ) -> dict[Any, float | None]:
     """Each question's score, from lm-eval's responses; empty where the task's score is no mean of
     theirs, as an F1 or a group's is not."""
-    path = artefact.folder / responses_file(task)
+    name = responses_file(task)
     score = artefact.manifest.metrics.get(metric)
-    if score is None or score.value is None or not path.is_file():
+    if score is None or score.value is None or not artefact.keeps(name):
         return {}
     artefact.check()
     scale = 100 if metric_of(metric).is_percentage else 1
     grades: dict[Any, float | None] = {}
-    for line in read_lines(path):
+    for line in read_lines(artefact.folder / name):
         row = json.loads(line)
         grade = row["scores"].get(of_task)
         if not isinstance(grade, int | float):
@@ -227,7 +227,7 @@ def _of_loss(artefact: Artefact, metric: str) -> Iterator[tuple[LossPlace, float
     """What each held-out example adds to a judge's loss, so that their mean is the loss: its nats over
     the mean number of tokens (of bits per byte: its bits over that of bytes). Examples of as many
     tokens in the same set are the same ones."""
-    if not (artefact.folder / LOSSES).is_file():
+    if not artefact.keeps(LOSSES):
         return
     artefact.check()
     rows = [json.loads(line) for line in read_lines(artefact.folder / LOSSES)]

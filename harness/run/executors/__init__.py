@@ -20,6 +20,7 @@ from harness.artefact import environment, gpus
 from harness.artefact.call import CALL_FILE, RESULT_FILE, StageCall, StageResult, model_input
 from harness.artefact.gpus import Gpu
 from harness.artefact.keys import Files
+from harness.artefact.store import Unusable
 from harness.common import env_variables
 from harness.common.executor_names import check_name
 from harness.common.logs import BEGINNING, tail
@@ -196,9 +197,15 @@ class StageFailed(HarnessError):
 
 
 class StagesFailed(HarnessError):
-    """Stages or downloads ended with a fault; `not_run` needed what they make."""
+    """Stages or downloads ended with a fault; `not_run` needed what they make. `damaged`: a stage's id
+    -> the damaged artefact that ended it."""
 
-    def __init__(self, failures: Sequence[HarnessError], not_run: Sequence[StagePlan]) -> None:
+    def __init__(
+        self,
+        failures: Sequence[HarnessError],
+        not_run: Sequence[StagePlan],
+        damaged: Mapping[tuple[str, str], Unusable] | None = None,
+    ) -> None:
         first = failures[0]
         message, hint = first.message, first.hint
         if len(failures) > 1:
@@ -208,7 +215,7 @@ class StagesFailed(HarnessError):
             titles = ", ".join(s.title for s in not_run)
             hint = "\n".join(filter(None, [hint, f"Not run because of it: {titles}"]))
         super().__init__(message, hint)
-        self.failures, self.not_run = failures, not_run
+        self.failures, self.not_run, self.damaged = failures, not_run, damaged or {}
         self.exit_code = first.exit_code
 
 
@@ -273,7 +280,7 @@ class EventReader:
         try:
             event = json.loads(line)
             kind = event["event"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             self.log(line + b"\n")
             return
         if kind == "error":

@@ -147,7 +147,7 @@ class Records:
                 raise TypeError
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as e:
+        except (OSError, ValueError, TypeError, RecursionError) as e:
             why = f": {e.strerror}" if isinstance(e, OSError) else ""
             raise InputError(
                 f"{path}, which says under which job a stage was submitted, cannot be read{why}",
@@ -220,7 +220,7 @@ def _task(path: Path, record: Submitted) -> int | None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 

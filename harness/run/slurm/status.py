@@ -286,7 +286,7 @@ def _in_words(line: str) -> str:
         if event["event"] == "note":
             return str(event["message"])
         return f"{event['task']}: {event['done']} of {event['total']} {event['unit']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return line
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from harness.artefact.manifest import MetricValue
+from harness.artefact.store import Damaged
 from harness.judge.kinds.flow_judge import RubricJudge
 from harness.judge.kinds.grading import GradingJudge
 from harness.results.verdict.evidence import (
@@ -32,6 +33,9 @@ class Kept:
         for name, text in files.items():
             (folder / name.replace("__", ".")).write_text(text)
 
+    def keeps(self, name: str) -> bool:
+        return (self.folder / name).is_file()
+
     def check(self) -> None:
         pass
 
@@ -47,6 +51,14 @@ def test_a_preference_is_a_grade_in_percent_or_points_and_an_old_draw_is_a_draw(
     kept: Any = Kept(tmp_path, annotations__json=text)
     assert list(grades_of(kept, "win_rate").values()) == [0, 100, 50, 50, 25, None, None]
     assert list(grades_of(kept, "winning_score").values()) == [0, 2, 1, 1, 0.5, None, None]
+
+
+def test_grades_that_were_removed_are_not_taken_for_none_that_were_kept(tmp_path: Path) -> None:
+    (plan,) = planned(tmp_path / "runs", scored_row(tmp_path, wins(3)))
+    judged = plan.final()[0].made
+    (judged.folder / "annotations.json").unlink()
+    with pytest.raises(Damaged, match=r"annotations\.json is missing"):
+        grades_of(judged, "win_rate")
 
 
 def test_a_rubrics_score_is_its_grade(tmp_path: Path) -> None:

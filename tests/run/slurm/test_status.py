@@ -266,7 +266,9 @@ def test_a_job_that_scancel_does_not_end_is_neither_called_cancelled_nor_submitt
     assert list(place.queued().values()) == [grouping.Place(int(JOB), None)]
 
 
-@pytest.mark.parametrize("text", ["", "\0\0", "[]", "{}", '{"key": 1}', '{"key": "k", "more": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "\0\0", "[]", "[" * 100000, "{}", '{"key": 1}', '{"key": "k", "more": 1}']
+)
 def test_a_damaged_record_is_named_and_its_stage_not_submitted_again(
     place: Place, text: str
 ) -> None:

@@ -42,6 +42,7 @@ from harness.cli import (
     verify,
 )
 from harness.cli.signals import StopOrders
+from harness.common.commands import harness, name_volume
 from harness.common.encoding import tolerate_any_terminal
 from harness.errors import HarnessError, Interrupted, masked
 
@@ -62,7 +63,10 @@ class Group(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         set_threshold(ALLOCATIONS)
         tolerate_any_terminal()
-        return super().main(*args, **extra)
+        try:
+            return super().main(*args, **extra)
+        finally:
+            name_volume(None)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
@@ -120,7 +124,7 @@ def _device_faults_told() -> "Iterator[None]":
             full = e.filename2 or e.filename  # of a copy the second is where it goes
             _complain(
                 f"no space left on the device{f' for {full}' if full else ''}",
-                "Free some (`harness gc` lists what no spec needs) and run the same command "
+                f"Free some (`{harness('gc')}` lists what no spec needs) and run the same command "
                 "again; what is finished stays.",
             )
             sys.exit(1)

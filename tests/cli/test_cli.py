@@ -843,6 +843,20 @@ def test_a_damaged_artefact_stops_its_own_row_alone_and_is_told_with_the_way_out
     assert (told.exit_code, told.stderr.count("warning")) == (0, 0)
 
 
+def test_printed_commands_name_the_volume_that_a_command_was_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = ("--volume", "a volume")
+    told = " --volume 'a volume'"
+    assert f"not made yet: harness run specs/one.yaml{told}" in command("verify", "one", *at).stdout
+    assert f"Make them: harness run specs/one.yaml{told}" in command("show", "one", *at).stderr
+    looks = f"show one --outputs{told}; harness verify one{told}; harness report{told}"
+    assert looks in command("run", "specs", *at).stdout
+    monkeypatch.setenv("HARNESS_DATA", "another")
+    for own in ((), ("--volume", "another")):
+        assert command("verify", "one", *own).stdout.endswith("harness run specs/one.yaml\n")
+
+
 def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:
     for name in ("a", "b", "c", "d"):
         write_row(place / "specs", name, gen=None, data="data:gone.json")

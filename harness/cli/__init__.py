@@ -208,6 +208,7 @@ def main() -> None:
     volume, each under a key of everything that decided its content, and `harness table` fills the
     results matrix from them.
 
-    Exit codes: 0 done, 1 a run failed, 2 the input is faulty or asks for what is not there, 130
-    stopped.
+    Exit codes: 0 done, 1 a run failed (of `audit`: there are findings; of `needs`: something is
+    missing), 2 the input is faulty or asks for what is not there, 130 stopped, 141 what reads the
+    output has ended. Of `verify`: 3 not reproduced, 4 open.
     """

@@ -91,7 +91,9 @@ def test_help_lists_every_command_with_what_it_does() -> None:
     assert [name for name, _ in listed][:3] == ["validate", "plan", "run"], "in the order of work"
     words = " ".join(text.split())
     codes = (
-        "0 done, 1 a run failed, 2 the input is faulty or asks for what is not there, 130 stopped."
+        "0 done, 1 a run failed (of `audit`: there are findings; of `needs`: something is missing), "
+        "2 the input is faulty or asks for what is not there, 130 stopped, 141 what reads the output "
+        "has ended. Of `verify`: 3 not reproduced, 4 open."
     )
     assert f"Exit codes: {codes}" in words
 
@@ -855,6 +857,11 @@ def test_printed_commands_name_the_volume_that_a_command_was_told(
     monkeypatch.setenv("HARNESS_DATA", "another")
     for own in ((), ("--volume", "another")):
         assert command("verify", "one", *own).stdout.endswith("harness run specs/one.yaml\n")
+
+
+def test_the_help_of_verify_names_its_exit_codes() -> None:
+    told = re.split("Exit codes:", command("verify", "--help").stdout)[1]
+    assert {"0", "1", "3", "4"} <= set(re.findall(r"\b\d+\b", told))
 
 
 def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:

@@ -864,6 +864,12 @@ def test_the_help_of_verify_names_its_exit_codes() -> None:
     assert {"0", "1", "3", "4"} <= set(re.findall(r"\b\d+\b", told))
 
 
+def test_a_report_to_a_name_that_ends_with_a_slash_makes_the_folder(place: Path) -> None:
+    command("run", "specs")
+    assert "written: new/report.html" in command("report", "--out", "new/").stdout
+    assert (place / "new" / "report.html").is_file()
+
+
 def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:
     for name in ("a", "b", "c", "d"):
         write_row(place / "specs", name, gen=None, data="data:gone.json")

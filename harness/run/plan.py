@@ -315,6 +315,10 @@ class RowPlan:
         """What the row's judge judges beside the row."""
         return [*([self.published] if self.published else []), *self.bridge]
 
+    def made_beside(self) -> list[StagePlan]:
+        """The finished stages of those, which are paid for the row's result too."""
+        return [s for s in unique(self.beside()) if s.artefact is not None]
+
     def remembered(self) -> Iterator[tuple[str, StagePlan]]:
         """Each stage with the row that remembers its last key."""
         beside = {other.row.row for other in self.beside()}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypedDict, runtime_checkable
 
 from harness.artefact import gpus
+from harness.common.commands import harness, volume_option
 from harness.common.executor_names import IN_IMAGES
 from harness.errors import HarnessError, InputError
 
@@ -127,11 +128,18 @@ def current_image() -> dict[str, str] | None:
         return None
 
 
-def command_line(command: str, arguments: str, service: str = "eval", mount: str = "") -> str:
-    """`harness COMMAND ARGUMENTS`, or inside an image what has the same done in `service`'s container.
-    `mount`: an option of compose's, for what the container does not have by itself."""
+def command_line(
+    command: str,
+    arguments: str,
+    service: str = "eval",
+    mount: str = "",
+    volume: Path | None = None,
+) -> str:
+    """As `harness`, or inside an image what has the same done in `service`'s container. `mount`: an
+    option of compose's, for what the container does not have by itself."""
     if current_image() is None:
-        return f"harness {command} {arguments}"
+        return harness(command, arguments, volume)
+    arguments += volume_option(volume)
     if command in ("run", "fetch"):  # the services' own
         return f"docker compose run --rm {service} {arguments}"
     options = f"{mount} " * bool(mount) + f'--entrypoint "python -m harness {command}"'

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import json
 import os
-import shlex
 import socket
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -56,14 +55,9 @@ class Damaged(Unusable):
 
 def made_anew(folder: Path) -> str:
     """How an artefact that cannot be used is removed and made again."""
-    arguments = f"--yes {folder.parent.name}/{folder.name}"
     volume = folder.absolute().parent.parent.parent
-    if volume.resolve() != Path(os.environ.get("HARNESS_DATA") or "runs").resolve():
-        arguments += f" --volume {shlex.quote(str(volume))}"
-    return (
-        f"Remove it with `{command_line('gc', arguments)}`, then run again to make it anew. "
-        f"It stands in {folder}."
-    )
+    command = command_line("gc", f"--yes {folder.parent.name}/{folder.name}", volume=volume)
+    return f"Remove it with `{command}`, then run again to make it anew. It stands in {folder}."
 
 
 @dataclass(frozen=True)

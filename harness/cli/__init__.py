@@ -42,6 +42,7 @@ from harness.cli import (
     verify,
 )
 from harness.cli.signals import StopOrders
+from harness.common.commands import harness, name_volume
 from harness.common.encoding import tolerate_any_terminal
 from harness.errors import HarnessError, InputError, Interrupted, masked
 
@@ -65,7 +66,10 @@ class Group(click.Group):
     def main(self, *args: Any, **extra: Any) -> Any:
         set_threshold(ALLOCATIONS)
         tolerate_any_terminal()
-        return super().main(*args, **extra)
+        try:
+            return super().main(*args, **extra)
+        finally:
+            name_volume(None)
 
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)
@@ -125,7 +129,7 @@ def _device_faults_told() -> "Iterator[None]":
             full = e.filename2 or e.filename  # of a copy the second is where it goes
             _complain(
                 f"no space left on the device{f' for {full}' if full else ''}",
-                "Free some (`harness gc` lists what no spec needs) and run the same command "
+                f"Free some (`{harness('gc')}` lists what no spec needs) and run the same command "
                 "again; what is finished stays.",
             )
             sys.exit(1)
@@ -209,6 +213,7 @@ def main() -> None:
     volume, each under a key of everything that decided its content, and `harness table` fills the
     results matrix from them.
 
-    Exit codes: 0 done, 1 a run failed, 2 the input is faulty or asks for what is not there, 130
-    stopped.
+    Exit codes: 0 done, 1 a run failed (of `audit`: there are findings; of `needs`: something is
+    missing), 2 the input is faulty or asks for what is not there, 130 stopped, 141 what reads the
+    output has ended. Of `verify`: 3 not reproduced, 4 open.
     """

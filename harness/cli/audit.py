@@ -1,5 +1,6 @@
 """`harness audit`."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import click
 
 from harness.cli.options import INPUTS, VOLUME
 from harness.cli.workspace import Workspace, make_console, with_workspace
+from harness.common.commands import harness
 from harness.errors import InputError
 
 
@@ -52,7 +54,7 @@ def audit(
     if rows and (folders or training_data or reference):
         raise InputError(
             "rows are audited by themselves, without folders, --data or --reference",
-            f"harness audit {' '.join(rows)}",
+            harness("audit", shlex.join(rows)),
         )
     if rows:
         sys.exit(_audit_rows(rows, as_json, workspace))

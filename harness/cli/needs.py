@@ -28,7 +28,7 @@ def needs(rows: tuple[str, ...], as_json: bool, workspace: Workspace) -> None:
     planner = workspace.planner(kind=Forgiving)
     specs = tuple(map(Path, rows))
     plans = [planner.plan(row) for row in workspace.rows_to_run(specs)]
-    result = needs_of(plans, planner, specs, typed("volume", "inputs", "executor"))
+    result = needs_of(plans, planner, specs, typed("inputs", "executor"))
     if as_json:
         click.echo(json.dumps(result.to_json(), indent=2))
     else:

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from harness.common.commands import name_volume
 from harness.common.executor_names import EXECUTORS
 
 
@@ -26,12 +27,19 @@ class Count(click.IntRange):
 SPECS = click.argument("specs", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 
+def _volume(context: click.Context, parameter: click.Parameter, volume: Path) -> Path:
+    told = context.get_parameter_source("volume") is ParameterSource.COMMANDLINE
+    name_volume(volume if told else None)
+    return volume
+
+
 VOLUME = click.option(
     "--volume",
     envvar="HARNESS_DATA",
     default="runs",
     show_default=True,
     type=click.Path(path_type=Path),
+    callback=_volume,
     help="Folder of artefacts and transcripts, shared by all stages. Also: HARNESS_DATA.",
 )
 

@@ -7,6 +7,7 @@ import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
 from harness.cli.workspace import Workspace, make_console, with_workspace
+from harness.common.commands import harness
 from harness.errors import HarnessError, InputError
 
 if TYPE_CHECKING:
@@ -120,5 +121,6 @@ def _replay(
         raise InputError(
             f"{len(stages) - len(done)} of {len(stages)} artefacts are not on the volume, so the row "
             "is not replayed whole",
-            f"Make them with harness run {plan.target}, or name the stages that are there: --stage.",
+            f"Make them with {harness('run', plan.target)}, or name the stages that are there: "
+            "--stage.",
         )

@@ -1,6 +1,7 @@
 """`harness report`."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -8,13 +9,22 @@ from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
 from harness.cli.workspace import Workspace, end_with_damaged, rows_of, with_workspace
 
 
+class _Page(click.Path):
+    """The page to write; in a folder, which is made, where the name ends with a slash."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(str(super().convert(value, param, ctx)))
+        return path / "report.html" if str(value).endswith("/") else path
+
+
 @click.command()
 @click.argument("specs", nargs=-1, metavar="[SPEC|TABLE]...")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
-    help="File to write, or a folder that is there, for report.html in it [default: results/ on the "
-    "volume, of twins alone results/tiny/]. `harness table --out` names a folder.",
+    type=_Page(),
+    help="File to write, or a folder that is there or whose name ends with a slash, for report.html "
+    "in it [default: results/ on the volume, of twins alone results/tiny/]. `harness table "
+    "--out` names a folder.",
 )
 @click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
               help="Outputs of each row in the reader; 0: none.")  # fmt: skip

@@ -13,6 +13,7 @@ from harness.cli.workspace import (
     plan_rows,
     with_workspace,
 )
+from harness.common.commands import harness
 from harness.errors import HarnessError, InputError
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
         if not judged[0].spec.resolve().is_relative_to(Path("specs").resolve()):
             # A row's name is known below specs/ alone.
             row = judged[0].target
-            report = "".join(f" {spec}" for spec in specs)
+            report = " ".join(map(str, specs))
             report += f" --scale {judged[0].row.scale}" if judged[0].row.scale != "full" else ""
-        told = f"look at it: harness show {row} --outputs; harness verify {row}; harness report{report}"
-        print_hanging(console, told)
+        commands = ("show", f"{row} --outputs"), ("verify", row), ("report", report)
+        told = "; ".join(harness(command, arguments) for command, arguments in commands)
+        print_hanging(console, f"look at it: {told}")

@@ -15,6 +15,7 @@ from harness.cli.workspace import (
     usable_specs,
     with_workspace,
 )
+from harness.common.commands import harness
 from harness.errors import InputError
 
 if TYPE_CHECKING:
@@ -123,9 +124,10 @@ def _find_artefacts(
         stages = planner.plan(loaded).stages
         artefacts = [s.artefact for s in stages if s.artefact is not None]
         if not artefacts:
+            make_it = harness("run", target(loaded.row, loaded.path))
             raise InputError(
                 f"row {loaded.row.row} has no artefact on {planner.store.root} made by this executor",
-                f"Make them: harness run {target(loaded.row, loaded.path)}{made_otherwise(stages)}.",
+                f"Make them: {make_it}{made_otherwise(stages)}.",
             )
     else:
         artefacts = planner.store.match(name)

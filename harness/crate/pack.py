@@ -14,6 +14,7 @@ from harness import __version__
 from harness.artefact.keys import Files
 from harness.artefact.network_files import files_below
 from harness.artefact.store import Artefact, Store
+from harness.common.commands import harness
 from harness.common.numbers import byte_size
 from harness.common.progress import counted, plain
 from harness.crate import (
@@ -112,7 +113,7 @@ def pack(
         raise InputError(
             f"row {plan.row.row} is not finished: its {absent[0].stage} "
             f"{absent[0].key[:12]} is not on the volume",
-            f"Make it: harness run {plan.target}{made_otherwise(absent)}.",
+            f"Make it: {harness('run', plan.target)}{made_otherwise(absent)}.",
         )
     to.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))

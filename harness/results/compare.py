@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from harness.artefact.metrics import metric_of
 from harness.common import numbers
+from harness.common.commands import harness
 from harness.common.grouping import grouped
 from harness.common.hanging import print_hanging
 from harness.common.progress import counted, plain
@@ -148,7 +149,7 @@ def compare(first: RowPlan, second: RowPlan) -> list[Comparison]:
     for plan, names in zip((first, second), measured, strict=True):
         if not names:
             raise InputError(
-                f"row {plan.row.row} has no score yet", f"Run it: harness run {plan.target}"
+                f"row {plan.row.row} has no score yet", f"Run it: {harness('run', plan.target)}"
             )
     common = [name for name in measured[0] if name in measured[1]]
     if "win_rate" in common and "winning_score" in common:

@@ -226,6 +226,9 @@ def _line(
     elif not artefacts and plan:
         problem = problem or _at_work(plan)
     stages = _behind(plan, artefacts)
+    paid = stages
+    if plan is not None and any(s.stage == "judge" for s in stages):
+        paid = list({s.id: s for s in [*stages, *plan.made_beside()]}.values())
     # Of what was held out: the same for every training seed, so it is not summed.
     counts = scores[0] if is_loss and scores else MetricValue()
     scale = bounds_of(row, metric) if metric_of(metric).unit == "points" else None
@@ -278,13 +281,13 @@ def _line(
         assumptions="; ".join(row.stated("assumption")),
         findings="; ".join(map(str, findings)),
         confounded="",
-        calls=_sum(stages, "calls"),
-        prompt_tokens=_sum(stages, "prompt_tokens"),
-        completion_tokens=_sum(stages, "completion_tokens"),
-        usd=_usd(stages),
+        calls=_sum(paid, "calls"),
+        prompt_tokens=_sum(paid, "prompt_tokens"),
+        completion_tokens=_sum(paid, "completion_tokens"),
+        usd=_usd(paid),
         source=str(reported.source) if reported and reported.source else _source(row),
         env_environment=_environment(stages),
-        env_wall_seconds=_sum(stages, "wall_seconds"),
+        env_wall_seconds=_sum(paid, "wall_seconds"),
         env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     )
     return MatrixLine(loaded, cells, weighed, plan, held_out, findings, noted, looks, with_bought)

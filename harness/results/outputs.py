@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.answer.outputs import OUTPUTS, OutputRow
+from harness.common.commands import harness
 from harness.common.text_files import read_lines
 from harness.errors import InputError
 from harness.judge.judge import BaseJudge
@@ -122,7 +123,7 @@ def read_outputs(plan: RowPlan, label: str) -> Chosen:
     if chosen is None:
         raise InputError(
             f"row {row} has no outputs yet on this volume, by this executor",
-            f"Make them: harness run {plan.target}{made_otherwise(matching)}.",
+            f"Make them: {harness('run', plan.target)}{made_otherwise(matching)}.",
         )
     judgings = [
         s
@@ -258,7 +259,7 @@ def select(prompts: Sequence[JudgedOutput], options: OutputOptions) -> list[Judg
         if not any(p.judgements for p in prompts):
             raise InputError(
                 "these outputs are not judged: nothing says which is worst or best",
-                "Judge them with harness run, or leave --worst and --best.",
+                f"Judge them with {harness('run')}, or leave --worst and --best.",
             )
         sign = -1 if options.best else 1
         selected.sort(key=lambda p: (p.grade is None, sign * (p.grade or 0)))

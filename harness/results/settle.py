@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.common import numbers
+from harness.common.commands import harness
 from harness.common.numbers import dollars
 from harness.common.progress import counted, say
 from harness.errors import InputError
@@ -88,7 +89,7 @@ class Settler:
             of = loaded.row.row.removesuffix(SUFFIX)
             raise InputError(
                 f"{loaded.row.row} is a scaled-down twin, which settles nothing",
-                f"What its row would buy first: harness settle {of} --dry-run",
+                f"What its row would buy first: {harness('settle', f'{of} --dry-run')}",
             )
         plan = planner.plan(bare(loaded))
         ready.check_own(plan)
@@ -119,8 +120,8 @@ class Settler:
         hints = [f"Name {' or '.join(ways)}."] * bool(ways)
         if evidence is None and not another_judge(published, own, {published.model or ""}):
             hints.append(
-                f"If the server says that {published.model} answers, run the row first: harness run "
-                f"{target(self.spec.row, self.spec.path)}"
+                f"If the server says that {published.model} answers, run the row first: "
+                + harness("run", target(self.spec.row, self.spec.path))
             )
         raise InputError(
             f"row {row.row}: nothing that is bought can decide its {metric}: {another}",
@@ -418,7 +419,7 @@ def _price(stages: Sequence[StagePlan], what: str) -> float:
         if stage.pays and stage.estimate.unknown:
             raise InputError(
                 f"what {what} costs is not known: {stage.estimate.unknown}",
-                f"Fetch it first: harness fetch {stage.target}",
+                f"Fetch it first: {harness('fetch', stage.target)}",
             )
         if stage.usd() is None:
             model = " and of ".join(stage.unpriced)

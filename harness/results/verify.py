@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from harness.common import numbers
+from harness.common.commands import harness
 from harness.common.hanging import print_hanging
 from harness.common.progress import counted, plain
 from harness.results.line import MatrixLine, marks
@@ -79,9 +80,10 @@ def _commands(loaded: LoadedRow, lines: Sequence[MatrixLine]) -> Iterator[str]:
     plans = [plan, *plan.beside()] if plan is not None else []
     missing = {s.id for p in plans for s in p.stages if s.artefact is None}
     if plan is not None and missing:
-        yield f"{counted(len(missing), 'stage')} of it not made yet: harness run {plan.target}"
+        yield f"{counted(len(missing), 'stage')} of it not made yet: {harness('run', plan.target)}"
     if loaded.row.reported.annotations:
-        yield f"the study published its verdicts: harness audit {loaded.path} computes its number anew"
+        command = harness("audit", str(loaded.path))
+        yield f"the study published its verdicts: {command} computes its number anew"
 
 
 def _notes(lines: Sequence[MatrixLine]) -> list[tuple[str, list[str]]]:

@@ -9,6 +9,7 @@ from rich.console import Console
 from harness.artefact import caches, environment, network_files
 from harness.artefact.keys import Files, key_names
 from harness.artefact.store import Artefact, Store
+from harness.common.commands import harness
 from harness.common.progress import ProgressView, say
 from harness.errors import InputError
 from harness.run.executors import Executor, Job, StageFailed, StagesFailed, carry_out, waiting
@@ -111,7 +112,7 @@ class Downloads:
             say(
                 self.console,
                 f"row {plan.row.row}: its other stages read {', '.join(absent)} from the hub, which is "
-                f"not on the volume. Whether it can be had: harness fetch {plan.own[0].spec}",
+                f"not on the volume. Whether it can be had: {harness('fetch', str(plan.own[0].spec))}",
             )
 
     def snapshot(self, hub: HubModel | HubData, planned: StagePlan, code: bool) -> Path:

@@ -28,6 +28,7 @@ from harness.artefact.keys import (
 )
 from harness.artefact.needs import Needs
 from harness.artefact.store import FAILED, Artefact, Store
+from harness.common.commands import harness
 from harness.common.executor_names import IN_IMAGES
 from harness.common.progress import counted
 from harness.errors import HarnessError, InputError, NotFetched
@@ -319,6 +320,10 @@ class RowPlan:
     def beside(self) -> "list[RowPlan]":
         """What the row's judge judges beside the row."""
         return [*([self.published] if self.published else []), *self.bridge]
+
+    def made_beside(self) -> list[StagePlan]:
+        """The finished stages of those, which are paid for the row's result too."""
+        return [s for s in unique(self.beside()) if s.artefact is not None]
 
     def remembered(self) -> Iterator[tuple[str, StagePlan]]:
         """Each stage with the row that remembers its last key."""
@@ -632,8 +637,9 @@ def target(row: Row, spec: Path) -> str:
 def command_for(source: StagePlan, needed_by: StagePlan, only: str = "") -> str:
     """What makes an input of a stage. `only`: the stages, where not the source's alone."""
     if environment.current_image() is not None:
-        return f"docker compose run --rm {environment.FAMILY[source.stage]} {needed_by.target}"
-    return f"harness run --only {only or source.stage} {needed_by.target}"
+        service = environment.FAMILY[source.stage]
+        return environment.command_line("run", needed_by.target, service)
+    return harness("run", f"--only {only or source.stage} {needed_by.target}")
 
 
 def _left_behind(work: Path) -> str:
@@ -763,7 +769,7 @@ def trained(plan: RowPlan, label: str = "") -> StagePlan:
     Raises:
         InputError: the row trains nothing, its model is not there, there are several.
     """
-    train_it = f"Train it: harness run {plan.target}"
+    train_it = f"Train it: {harness('run', plan.target)}"
     stages = [s for s in plan.stages if s.stage == "train"]
     if not stages:
         raise InputError(f"row {plan.row.row} trains no model")

@@ -19,6 +19,7 @@ from harness.artefact import environment
 from harness.artefact.environment import STAGES
 from harness.artefact.keys import Files, key_view
 from harness.artefact.store import Store
+from harness.common.commands import harness
 from harness.common.executor_names import BY_SERVICE
 from harness.errors import DataAbsent, InputError, NotFetched, blamed
 from harness.judge.judge import BaseJudge
@@ -132,7 +133,7 @@ def _check_reachable(planned: StagePlan, url: str, executor: str) -> None:
     other = parts._replace(netloc=f"{HOST}:{port}").geturl()
     if inside:
         add_host = " (compose.yaml names it under extra_hosts; add it where another file does not)"
-        outside = f"outside of the images: harness run {planned.spec}"
+        outside = f"outside of the images: {harness('run', str(planned.spec))}"
     else:
         add_host, outside = "", "with --executor local"
     raise InputError(

@@ -95,7 +95,9 @@ def test_help_lists_every_command_with_what_it_does() -> None:
     assert [name for name, _ in listed][:3] == ["validate", "plan", "run"], "in the order of work"
     words = " ".join(text.split())
     codes = (
-        "0 done, 1 a run failed, 2 the input is faulty or asks for what is not there, 130 stopped."
+        "0 done, 1 a run failed (of `audit`: there are findings; of `needs`: something is missing), "
+        "2 the input is faulty or asks for what is not there, 130 stopped, 141 what reads the output "
+        "has ended. Of `verify`: 3 not reproduced, 4 open."
     )
     assert f"Exit codes: {codes}" in words
 
@@ -873,6 +875,31 @@ def test_a_row_of_which_a_stage_met_a_damaged_artefact_is_damaged_below_the_run(
     assert "damaged" in done.stdout
     assert "40.0" not in done.stdout
     assert done.stderr.count("was changed after it was made") == 1
+
+
+def test_printed_commands_name_the_volume_that_a_command_was_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = ("--volume", "a volume")
+    told = " --volume 'a volume'"
+    assert f"not made yet: harness run specs/one.yaml{told}" in command("verify", "one", *at).stdout
+    assert f"Make them: harness run specs/one.yaml{told}" in command("show", "one", *at).stderr
+    looks = f"show one --outputs{told}; harness verify one{told}; harness report{told}"
+    assert looks in command("run", "specs", *at).stdout
+    monkeypatch.setenv("HARNESS_DATA", "another")
+    for own in ((), ("--volume", "another")):
+        assert command("verify", "one", *own).stdout.endswith("harness run specs/one.yaml\n")
+
+
+def test_the_help_of_verify_names_its_exit_codes() -> None:
+    told = re.split("Exit codes:", command("verify", "--help").stdout)[1]
+    assert {"0", "1", "3", "4"} <= set(re.findall(r"\b\d+\b", told))
+
+
+def test_a_report_to_a_name_that_ends_with_a_slash_makes_the_folder(place: Path) -> None:
+    command("run", "specs")
+    assert "written: new/report.html" in command("report", "--out", "new/").stdout
+    assert (place / "new" / "report.html").is_file()
 
 
 def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:

@@ -1,7 +1,7 @@
 """Rows whose judgings a test writes down, with the scores that they give."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ Preferences = Sequence[float | None]
 
 class Scored(InstantExecutor):
     """Each judging that is run takes the next preferences, and scores them as a judge stage does."""
+
+    cost: Mapping[str, int] = {}
 
     def __init__(self, *judgings: Preferences, simulated: bool = False) -> None:
         super().__init__()
@@ -32,6 +34,7 @@ class Scored(InstantExecutor):
             keep=["annotations.json"],
             metrics={"win_rate": win_rate_metric(describe(preferences), len(preferences))},
             simulated=["judge"] if self.simulated else [],
+            cost=dict(self.cost),
         )
         (job.folder / RESULT_FILE).write_text(json.dumps(result.to_json()))
 

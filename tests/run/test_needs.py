@@ -190,7 +190,7 @@ def test_the_command_has_the_volume_and_the_given_data_that_were_typed_and_no_de
     plain = command(name, spec).stdout
     assert f"brought by: harness fetch {spec}\n" in plain
     result = command(name, spec, "--volume", "v", "--data", "my data").stdout
-    assert f"brought by: harness fetch {spec} --volume v --inputs 'my data'\n" in result
+    assert f"brought by: harness fetch {spec} --inputs 'my data' --volume v\n" in result
 
 
 def test_a_row_that_is_done_needs_nothing(specs: Path, tmp_path: Path) -> None:

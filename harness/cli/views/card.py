@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.common.commands import harness
 from harness.common.progress import plain
 from harness.errors import HarnessError
 from harness.gen.card.record import Card
@@ -28,8 +29,8 @@ def show_card(console: Console, card: Card, row: str = "") -> None:
     except DAMAGE:
         raise HarnessError(
             "the data card is damaged: card.json does not hold what its format says",
-            "Remove its artefact with `harness gc --yes gen/KEY`, then run the row again to make it "
-            "anew.",
+            f"Remove its artefact with `{harness('gc', '--yes gen/KEY')}`, then run the row again to "
+            "make it anew.",
         ) from None
     for part in parts:
         console.print(part, highlight=False)

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from harness.common.commands import harness
 from harness.common.progress import plain
 from harness.data.records import read_records
 from harness.errors import HarnessError, InputError
@@ -316,7 +317,7 @@ def _tokenizer(row: Row, planner: Planner) -> tuple[Any, str]:
         if row.model.hub is not None:
             folder = planner.store.hub_folder(row.model.hub, row.model.trust_remote_code)
             if not folder.is_dir():
-                return None, f"{row.model.hub.id} is not on the volume (harness fetch)"
+                return None, f"{row.model.hub.id} is not on the volume ({harness('fetch')})"
             inputs["hub"] = str(folder)
         from harness.modeling.load import load_tokenizer
 

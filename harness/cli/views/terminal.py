@@ -13,6 +13,7 @@ from rich.text import Text
 from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
 from harness.common import numbers
+from harness.common.commands import harness
 from harness.common.hanging import print_hanging
 from harness.common.progress import counted, plain
 from harness.errors import InputError
@@ -177,7 +178,7 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
 
     show_card(console, cards[0], last.manifest.row)
     for earlier in data_sets[:-1]:
-        command = f"harness show gen/{earlier.key[:12]} --data"
+        command = harness("show", f"gen/{earlier.key[:12]} --data")
         console.print(f"{_whose(earlier)}: {command}", highlight=False)
 
 

@@ -3,7 +3,6 @@ have: the stage is a process of the caller's, in a container that the command ma
 
 import contextlib
 import os
-import shlex
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from harness.artefact import environment, gpus
 from harness.artefact.keys import Files
 from harness.common import env_variables
+from harness.common.commands import harness
 from harness.common.progress import Event
 from harness.errors import InputError
 from harness.row.row import Limits
@@ -173,9 +173,8 @@ class ProcessExecutor(ABC):
 
 def mend_image(executor: str, tag: str, folder: Path) -> str:
     """How the image file of a tag is made in the folder."""
-    make = f"harness images --executor {executor}"
-    if folder.absolute() != images_folder().absolute():
-        make += f" --volume {shlex.quote(str(folder.parent))}"
+    is_own = folder.absolute() == images_folder().absolute()
+    make = harness("images", f"--executor {executor}", None if is_own else folder.parent)
     return (
         f"Where Docker or podman has the image: {make}; elsewhere: "
         f"docker save -o images.tar {tag} there, then {make} images.tar"

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness import __version__
+from harness.common.commands import harness
 from harness.common.numbers import SIZES, byte_size
 from harness.common.progress import Event, note_event, progress_event
 from harness.errors import HarnessError
@@ -273,7 +274,8 @@ def check_room(path: Path, needed: int, what: str) -> None:
         raise HarnessError(
             f"there is no room for the {byte_size(needed)} of {what}: {path.parent} has "
             f"{byte_size(free)} free",
-            "Free some (`harness gc` lists what no spec needs), or name another volume with --volume.",
+            f"Free some (`{harness('gc')}` lists what no spec needs), or name another volume with "
+            "--volume.",
         )
 
 

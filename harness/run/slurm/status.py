@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.artefact.store import Store
+from harness.common.commands import harness
 from harness.common.logs import tail
 from harness.run.plan import RowPlan, StagePlan, unique
 from harness.run.slurm import queue, tools
@@ -304,9 +305,8 @@ def nothing_submitted(store: Store) -> str:
         InputError: something was, and this machine has no Slurm to ask about it.
     """
     if not Records(store.root / "slurm").root.is_dir():
-        return (
-            f"nothing was submitted on the volume {store.root}; `harness plan` says what is there"
-        )
+        there = f"`{harness('plan')}` says what is there"
+        return f"nothing was submitted on the volume {store.root}; {there}"
     tools.require("Do this on a login node of the cluster that something was submitted to.")
     return ""
 

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from harness.artefact.keys import Files, key_names
 from harness.artefact.store import Store
+from harness.common.commands import harness
 from harness.common.progress import counted, say
 from harness.errors import HarnessError, InputError
 from harness.run.executors import Executor, make, placing, waiting
@@ -162,7 +163,7 @@ class Submission:
             say(self.console, f"job {job}: {what}")
         say(
             self.console,
-            "Nothing has to stay here: `harness status` with the same specs says more.",
+            f"Nothing has to stay here: `{harness('status')}` with the same specs says more.",
         )
 
     def _submit_group(

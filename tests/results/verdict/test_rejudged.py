@@ -17,7 +17,7 @@ from harness.row.reported import PublishedJudge
 from harness.run.bridging import read_verdicts
 from harness.stats.bridge import Predicted, Shift, predict
 from tests.helpers import command, evaluation
-from tests.results.scored_rows import scored_row, wins
+from tests.results.scored_rows import Scored, scored_row, wins
 
 OTHER = {"model": "gpt-3.5-turbo-0301", "annotator": "chatgpt", "baseline": "prompts"}
 PROMPTS = 2000
@@ -218,6 +218,22 @@ def test_the_studys_own_answers_are_not_held_against_themselves(
     assert "fewer than two" not in text
     del numbers["outputs"]
     assert command("plan", scored_row(tmp_path, **changes), *there).exit_code == 0
+
+
+def test_what_is_judged_beside_a_row_is_part_of_its_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scored, "cost", {"calls": PROMPTS})
+    theirs = wins(500, PROMPTS)
+    spec = row(tmp_path, wins(510, PROMPTS), theirs, outputs=outputs(tmp_path, "published"))
+    arguments = (spec, "--volume", tmp_path / "runs", "--executor", "local")
+    (told,) = csv.DictReader(command("table", *arguments, "--format", "csv").stdout.splitlines())
+    assert told["calls"] == str(2 * PROMPTS)
+    command("report", *arguments, "--out", tmp_path / "page.html")
+    cost = (
+        (tmp_path / "page.html").read_text().partition("<caption>Cost")[2].partition("</table>")[0]
+    )
+    assert "4,000" in cost
 
 
 def test_the_same_judge_judges_nothing_beside_the_row(tmp_path: Path) -> None:

@@ -111,7 +111,9 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 
 
 def _costs(story: Story) -> Html | None:
+    beside = story.plan.made_beside() if story.plan is not None else []
     finished = [s for s in story.stages if s.artefact is not None]
+    finished = list({s.id: s for s in [*finished, *beside]}.values())
     costs = [s.made.manifest.cost for s in finished]
     # Without a GPU there is no time on it to tell.
     columns = [

@@ -196,7 +196,7 @@ class StagePlan:
         """Input's name -> the hub data set that the stage reads under it."""
         if self.stage == "gen":
             return dict(self.params["gen"].needs().hub)
-        sources: dict[str, HubData | None] = {"prompts": _prompts_of(self.params).hub}
+        sources: dict[str, HubData | None] = {"prompts": prompts_of(self.params).hub}
         sources |= needs_of(self.params).hub
         return {
             # Without what only the reader of a prompt set has to know.
@@ -675,7 +675,7 @@ def endpoints_of(params: dict[str, Any]) -> list[Endpoint]:
     return list((gen.needs() if gen is not None else needs_of(params)).endpoints)
 
 
-def _prompts_of(params: dict[str, Any]) -> PromptSet:
+def prompts_of(params: dict[str, Any]) -> PromptSet:
     """The prompt set that a stage reads; an empty stand-in where it reads none."""
     answer: Answer | None = params.get("answer")
     judge: BaseJudge | None = params.get("judge")

@@ -489,7 +489,7 @@ def every_third(count: int, first: int = 0) -> list[float]:
     return [2.0 if n % 3 == first else 1.0 for n in range(count)]
 
 
-def bridged_row(folder: Path, sampled: int = 60, **changes: Any) -> Path:
+def bridged_row(folder: Path, sampled: int | None = 60, **changes: Any) -> Path:
     """Of twelve models, in whom both judges agree but for noise, 60 of 2,000 prompts are judged."""
     specs = folder / "specs"
     parts = evaluation(specs)
@@ -572,6 +572,26 @@ def test_a_larger_sample_is_expected_to_cost_as_many_times_what_the_smaller_did(
     result = command("plan", bridged_row(tmp_path, sampled=120), "--volume", tmp_path / "runs")
     told = "12,000 prompt + 1,200 completion tokens as the same took before"
     assert told in " ".join(result.output.split())
+    # Of all prompts, as of so many times the sample.
+    whole = settler(tmp_path, bridged_row(tmp_path, sampled=None))._plan((1, 1, 1, 0))
+    (judging,) = whole.bridge[3].final()
+    assert (judging.estimate.calls, judging.estimate.is_measured) == (2200, True)
+
+
+def test_what_other_answers_took_lowers_no_estimate(tmp_path: Path) -> None:
+    spec = bridged_row(tmp_path)
+    took = {"calls": 60, "prompt_tokens": 60, "completion_tokens": 60}
+    make(tmp_path / "runs", spec, executor=InstantExecutor(lambda job: {"cost": took}))
+    text = spec.read_text()
+    before = (spec.parent / "m3.json").read_bytes()
+    rows = [{**row, "output": "other"} for row in json.loads(before)]
+    (spec.parent / "m3.json").unlink()
+    now = given(spec.parent / "m3.json", rows)["sha256"]
+    spec.write_text(text.replace(hashlib.sha256(before).hexdigest(), now))
+    (judging,) = settler(tmp_path, spec)._plan((1, 1, 1, 60)).bridge[3].final()
+    assert judging.estimate.calls == 60
+    assert judging.estimate.prompt_tokens > 60
+    assert not judging.estimate.is_measured
 
 
 def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Path) -> None:

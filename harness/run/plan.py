@@ -15,6 +15,7 @@ from harness.answer.answer import Answer, Decoding
 from harness.answer.engine import QUANTIZATION, BaseEngine
 from harness.answer.engines.transformers import DONE
 from harness.answer.engines.vllm import VllmEngine
+from harness.answer.outputs import OUTPUTS
 from harness.artefact import environment
 from harness.artefact.call import CHECKPOINT, TRANSCRIPT, PriceRecord
 from harness.artefact.keys import (
@@ -42,7 +43,7 @@ from harness.row.twin import scaled
 from harness.spec.base import DataPath, Endpoint
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel, ModelSource
-from harness.spec.prompts import PromptSet
+from harness.spec.prompts import OutputFiles, PromptSet
 from harness.spec.train import Quantization, Train
 from harness.train import checkpoints
 
@@ -104,11 +105,28 @@ class StagePlan:
             return Estimate()
         before = self.inputs["data"].estimate if "data" in self.inputs else None
         try:
-            expected = estimate.of_stage(self.stage, self.params, self.planner.files, before)
+            expected = estimate.of_stage(
+                self.stage, self.params, self.planner.files, before, self._answers()
+            )
         except NotFetched:
             return Estimate(examples=None, unknown=NOT_THERE)
         known = foretold(self.planner.store) if expected.calls else None
         return known.calls(self, expected) if known is not None else expected
+
+    def _answers(self) -> list[Path]:
+        """Files of the answers that it judges, as far as they are there; without a constant's."""
+        outputs = self.inputs.get("outputs")
+        if outputs is None or self.planner is None:
+            return []
+        if outputs.artefact is not None:
+            return [outputs.artefact.folder / OUTPUTS]
+        engine = engine_of(outputs.params)
+        given = engine.given_outputs if engine is not None else None
+        data = given.files.values() if isinstance(given, OutputFiles) else [given] if given else []
+        try:
+            return [self.planner.files.locate(of) for of in data]
+        except NotFetched:
+            return []
 
     @cached_property
     def readings(self) -> "Sequence[Reading]":

@@ -594,6 +594,28 @@ def test_what_other_answers_took_lowers_no_estimate(tmp_path: Path) -> None:
     assert not judging.estimate.is_measured
 
 
+def test_answers_that_are_there_are_expected_at_their_own_length(tmp_path: Path) -> None:
+    spec = bridged_row(tmp_path)
+
+    def expected() -> list[int]:
+        bridge = settler(tmp_path, spec)._plan((1, 1, 1, 60)).bridge
+        return [row.final()[0].estimate.prompt_tokens // 60 for row in bridge[3:5]]
+
+    make(tmp_path / "runs", spec)
+    shutil.rmtree(tmp_path / "runs" / "artefacts" / "judge")
+    for artefact in Store(tmp_path / "runs").whole():
+        (artefact.folder / "model_outputs.json").write_text('[{"output": "' + "x" * 400 + '"}]')
+    assert all(100 < tokens < 150 for tokens in expected())
+    file = spec.parent / "m3.json"
+    before = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.unlink()
+    now = given(file, [{"instruction": f"prompt {n}", "output": "x" * 8000} for n in range(2000)])
+    spec.write_text(spec.read_text().replace(before, now["sha256"]))
+    longer, same = expected()
+    assert longer == pytest.approx(2000, abs=100)
+    assert same < 150
+
+
 def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Path) -> None:
     """The reported number's own error alone leaves more than the margin."""
     cell = {"value": 40.0, "standard_error": 1.9}

@@ -49,6 +49,8 @@ from harness.train import checkpoints
 
 if TYPE_CHECKING:
     from harness.gen.reading import Reading
+    from harness.llm.totals import Totals
+    from harness.llm.transcript import Asked
     from harness.modeling.memory.need import Need
 
 
@@ -94,8 +96,8 @@ class StagePlan:
 
     @cached_property
     def estimate(self) -> Estimate:
-        """As the same calls took before on the volume, where there were any. Of a stage that is there
-        already: no calls, and the examples that it holds."""
+        """As the same calls took before on the volume, where there were any; of an interrupted run
+        what is left of it. Of a stage that is there: no calls, and the examples that it holds."""
         from harness.run import estimate
         from harness.run.foretold import foretold
 
@@ -111,7 +113,40 @@ class StagePlan:
         except NotFetched:
             return Estimate(examples=None, unknown=NOT_THERE)
         known = foretold(self.planner.store) if expected.calls else None
-        return known.calls(self, expected) if known is not None else expected
+        expected = known.calls(self, expected) if known is not None else expected
+        kept = list(self.kept.values())
+        answered = sum(totals.answered for totals in kept)
+        if not answered or any(totals.without_usage for totals in kept):
+            return expected
+        left = max(0, expected.calls - answered)
+        prompt, completion = (sum(n) for n in zip(*(t.tokens for t in kept), strict=True))
+        tokens = (round(n * left / answered) for n in (prompt, completion))
+        return expected.as_measured(left, *tokens)
+
+    @cached_property
+    def kept(self) -> "Mapping[Asked, Totals]":
+        """Of the calls that an interrupted run of it has made, by the model."""
+        from harness.llm.transcript import Transcript
+
+        if self.artefact is not None or self.planner is None or not self.endpoints:
+            return {}
+        path = self.planner.store.work_folder(*self.id) / TRANSCRIPT
+        try:
+            with contextlib.closing(Transcript(path, read_only=True)) as transcript:
+                return transcript.totals_by
+        except HarnessError:
+            return {}
+
+    @property
+    def kept_usd(self) -> float:
+        """What these have cost, where a price is known; where replies do not say their tokens, at
+        most."""
+        priced = [(self.kept[a], e) for a in self.kept for e in self.endpoints if a[0] == e.model]
+        return math.fsum(
+            totals.most_usd(price) if totals.without_usage else totals.usd(price)
+            for totals, endpoint in priced
+            if (price := self.prices.of(endpoint)) is not None
+        )
 
     def _answers(self) -> list[Path]:
         """Files of the answers that it judges, as far as they are there; without a constant's."""

@@ -616,6 +616,34 @@ def test_answers_that_are_there_are_expected_at_their_own_length(tmp_path: Path)
     assert same < 150
 
 
+def test_what_an_interrupted_stage_has_paid_is_spent(tmp_path: Path) -> None:
+    spec = bridged_row(tmp_path)
+    tree = yaml.safe_load(spec.read_text())
+    tree["eval"]["judge"]["judge"] = {"model": "judge"}
+    spec.write_text(yaml.safe_dump(tree))
+    found = settler(tmp_path, spec, usd=0.05)
+    found.planner.prices = Prices("", {"judge": Price(prompt=0.1, completion=0)})
+    found._plans.clear()
+    stage = found._plan((1, 1, 1, 60)).bridge[3].final()[0]
+    assert stage.kept_usd == 0
+    work = found.planner.store.work_folder(*stage.id)
+    work.mkdir(parents=True)
+    record = {
+        "digest": "d", "request": {"endpoint": "e", "model": "judge", "body": {}}, "ok": True,
+        "attempts": [{"outcome": "ok"}], "response": {"choices": []}, "served_model": "judge",
+        "usage": {"prompt_tokens": 50_000, "completion_tokens": 1},
+    }  # fmt: skip
+    lines = [json.dumps({**record, "occurrence": n}) + "\n" for n in range(20)]
+    (work / "transcript.jsonl").write_text("".join(lines))
+    found._plans.clear()
+    plan = found._plan((1, 1, 1, 60))
+    stage = plan.bridge[3].final()[0]
+    assert (stage.estimate.calls, stage.estimate.prompt_tokens) == (40, 40 * 50_000)
+    assert found._spent(plan) == pytest.approx(0.1)
+    with pytest.raises(InputError, match="that are spent"):
+        found._check_budget(plan, "the row")
+
+
 def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Path) -> None:
     """The reported number's own error alone leaves more than the margin."""
     cell = {"value": 40.0, "standard_error": 1.9}

@@ -665,6 +665,8 @@ def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Pat
     assert last == "nothing: nothing that can be bought would decide it"
     run = ("settle", spec, "--usd", "5", "--volume", tmp_path / "runs", "--executor", "local")
     assert command(*run).exit_code == 4
+    assert command(*run, "--dry-run").exit_code == 0
+    assert "whatever the verdict" in " ".join(command("settle", "--help").output.split())
     # So far off it is worth a training: not to be reproduced is in reach.
     cell["value"] = 34.0
     far = scored_row(tmp_path, reported={"win_rate": cell}, trained=True, replicates={})

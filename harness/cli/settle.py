@@ -39,7 +39,8 @@ def settle(
     looks and their levels are written down on the volume before the first; looking several times then
     gives no more wrong verdicts than looking once. Interrupted, the same command goes on.
 
-    Exit codes: 0 reproduced, 3 not reproduced, 4 open.
+    Exit codes: 0 reproduced, 3 not reproduced, 4 open. A dry run that can say what it would buy
+    exits 0, whatever the verdict.
     """
     from harness.results.settle import Settler
     from harness.results.verify import NOT_REPRODUCED, REPRODUCED, UNDECIDED

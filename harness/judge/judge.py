@@ -141,8 +141,11 @@ class BaseJudge(Spec):
     def needs(self) -> Needs:
         return Needs()
 
-    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
-        """Calls and tokens, roughly; none where recorded calls or a judge model answer."""
+    def estimate(
+        self, prompts: PromptSet | None, files: Files, answer: int | None = None
+    ) -> Estimate:
+        """Calls and tokens, roughly; none where recorded calls or a judge model answer. `answer`:
+        characters of one, where the answers are there."""
         return Estimate()
 
     def check_settings(self) -> None:
@@ -203,14 +206,16 @@ class AskingJudge(BaseJudge):
         """Of a prompt of the judge's, without what differs between prompts."""
         raise NotImplementedError
 
-    def characters(self, lengths: Sequence[int], files: Files) -> int:
-        """Of the judge's prompts about prompts of these lengths, one each."""
-        return with_answers(lengths, self.fixed_characters())
+    def characters(self, lengths: Sequence[int], files: Files, answer: int | None) -> int:
+        """Of the judge's prompts about prompts of these lengths, one each. `answer`: as `estimate`."""
+        return with_answers(lengths, self.fixed_characters(), answer)
 
-    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
+    def estimate(
+        self, prompts: PromptSet | None, files: Files, answer: int | None = None
+    ) -> Estimate:
         if prompts is None or self.transcript is not None:
             return Estimate()
-        characters = partial(self.characters, files=files)
+        characters = partial(self.characters, files=files, answer=answer)
         times = self.calls_per_prompt
         return estimate_prompts(prompts, files, self.tokens_per_call, characters, times)
 
@@ -248,7 +253,7 @@ class PairwiseJudge(AskingJudge):
     def metrics(self, prompts: PromptSet | None) -> list[str]:
         return with_sets(["win_rate"], prompts)
 
-    def characters(self, lengths: Sequence[int], files: Files) -> int:
+    def characters(self, lengths: Sequence[int], files: Files, answer: int | None) -> int:
         file = self.baseline_file
         if file is None:
             answers = with_answers(lengths)
@@ -256,8 +261,9 @@ class PairwiseJudge(AskingJudge):
             of_files = file.files.values() if isinstance(file, OutputFiles) else [file]
             texts = [n for data in of_files for n in text_lengths(files.locate(data))]
             answers = sum(texts[: len(lengths)])
-        # The model's answers are taken to be as long as the baseline's.
-        return len(lengths) * self.fixed_characters() + 2 * answers
+        # Answers that are not there are taken to be as long as the baseline's.
+        ours = answers if answer is None else len(lengths) * answer
+        return len(lengths) * self.fixed_characters() + answers + ours
 
     def check(self, prompts: "Sequence[Prompt]", snapshots: Mapping[str, str]) -> None:
         from harness.judge.pairs import check_baselines
@@ -321,9 +327,9 @@ def replicate_of(call: StageCall) -> int:
     return int(call.params.get("replicate", 0))
 
 
-def with_answers(lengths: Sequence[int], fixed: int = 0) -> int:
-    """Characters of prompts of these lengths, each with an answer and with so many more."""
-    return sum(lengths) + len(lengths) * (fixed + ANSWER_CHARACTERS)
+def with_answers(lengths: Sequence[int], fixed: int = 0, answer: int | None = None) -> int:
+    """Characters of prompts of these lengths, each with an answer and with `fixed` more."""
+    return sum(lengths) + len(lengths) * (fixed + (ANSWER_CHARACTERS if answer is None else answer))
 
 
 def with_sets(names: list[str], prompts: PromptSet | None) -> list[str]:

@@ -80,6 +80,11 @@ class Transcript:
         """Sums over the calls of one model alone; they grow with the transcript."""
         return self._totals_of.setdefault(asked, Totals())
 
+    @property
+    def totals_by(self) -> Mapping[Asked, Totals]:
+        """`totals_of` every model that was asked, with its endpoint."""
+        return self._totals_of
+
     def order(self, place: CallPlace) -> int:
         """How many requests were asked before this one."""
         return self._positions[place]

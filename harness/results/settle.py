@@ -272,12 +272,13 @@ class Settler:
 
     def _spent(self, plan: RowPlan) -> float:
         """Dollars that the artefacts of a plan cost, and those that an earlier look had in their place,
-        but for those that were there before; no less than at the last look, whatever was removed."""
+        but for those that were there before, with what interrupted stages have paid; no less than at
+        the last look, whatever was removed."""
         earlier = {look.counts for look in self.course.looks}
         plans = [plan, *map(self._plan, earlier)] if plan.bridge else [plan]
-        stages = {s.id: s for p in plans for s in p.stages if s.artefact}
-        made = [of for (_, key), of in stages.items() if key not in self.course.owned]
-        spent = math.fsum(map(_cost, made))
+        stages = {s.id: s for p in plans for s in p.stages}
+        paid = [of for (_, key), of in stages.items() if key not in self.course.owned]
+        spent = math.fsum(_cost(of) if of.artefact else of.kept_usd for of in paid)
         return max([spent, *(look.usd for look in self.course.looks)])
 
     def foretold(self) -> Iterator[str]:

@@ -2,21 +2,23 @@
 on this volume."""
 
 import statistics
-from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 from harness.artefact import environment
 from harness.artefact.keys import flatten
 from harness.artefact.manifest import Manifest
 from harness.artefact.store import Store
-from harness.llm.estimate import Estimate
-from harness.run.plan import StagePlan
+from harness.llm.estimate import Estimate, prompt_lengths
+from harness.run.plan import StagePlan, prompts_of
 
 ANY = {"seed", "replicate"}
 """Parameters that change what a stage makes, and not how long it takes."""
-SAMPLE = "prompts.sample.k"
-"""The parameter that calls and tokens are proportional to, where there is one."""
+SAMPLE = "prompts.sample"
+"""The parameter whose size calls and tokens are proportional to, where there is one."""
+PARTS = ("calls", "prompt_tokens", "completion_tokens")
 
 
 class Foretold:
@@ -36,34 +38,46 @@ class Foretold:
         return statistics.median(seconds) if seconds else None
 
     def calls(self, stage: StagePlan, expected: Estimate) -> Estimate:
-        """`expected` with the mean calls and tokens of the row's same stages with other seeds or as
-        many other prompts of a sample, else of other rows'; as it is where there are none."""
-        for name in _alike(stage.row, stage.document):
-            costs = [
-                {key: value / _sampled(m.document) for key, value in m.cost.items()}
+        """`expected` with the mean calls and tokens that the same input took before: the same answers,
+        else those of other seeds, or of as many other prompts. Where it never was the input, no less
+        than the row's stages with the same settings took, else other rows'."""
+        exact, same, *others = _names(stage.row, stage.document, _of_inputs(stage))
+        for name in (exact, same, *others):
+            took = [
+                [times * m.cost.get(part, 0) for part in PARTS]
                 for m in self._manifests.get(name, [])
                 # Where replies do not say their tokens, the sums are too small.
                 if m.cost.get("calls") and not m.cost.get("calls_without_usage")
+                if (times := _times(stage, m.document))
             ]
-            if costs:
-                size = _sampled(stage.document)
-                return expected.as_measured(
-                    *(
-                        round(size * statistics.fmean(cost.get(part, 0) for cost in costs))
-                        for part in ("calls", "prompt_tokens", "completion_tokens")
-                    )
-                )
+            if not took:
+                continue
+            means = [round(statistics.fmean(values)) for values in zip(*took, strict=True)]
+            if name in (exact, same):
+                return expected.as_measured(*means)
+            most = [max(n, getattr(expected, part)) for n, part in zip(means, PARTS, strict=True)]
+            return replace(expected.as_measured(*most), is_measured=False)
         return expected
 
     @cached_property
     def _manifests(self) -> dict[tuple[Any, ...], list[Manifest]]:
-        """Those on the volume, by the work they were, by stage and key, and as `_alike`."""
+        """Those on the volume, by the work they were, by stage and key, and by `_names`."""
         manifests: dict[tuple[Any, ...], list[Manifest]] = {}
-        for artefact in self.store.whole():
-            manifest = artefact.manifest
+        every = {artefact.key: artefact.manifest for artefact in self.store.whole()}
+
+        @cache
+        def like(key: str) -> Any:
+            """Of an artefact that is not there any more, its key."""
+            if key not in every:
+                return key
+            document = every[key].document
+            return _like(document, {n: like(k) for n, k in document.get("inputs", {}).items()})
+
+        for manifest in every.values():
             by_key = manifest.stage, manifest.key
-            alike = _alike(manifest.row, manifest.document)
-            for name in (_work(manifest.document), by_key, *alike):
+            inputs = {n: like(key) for n, key in manifest.document.get("inputs", {}).items()}
+            names = _names(manifest.row, manifest.document, inputs)
+            for name in dict.fromkeys([_work(manifest.document), by_key, *names]):
                 manifests.setdefault(name, []).append(manifest)
         return manifests
 
@@ -82,15 +96,49 @@ def _work(document: Mapping[str, Any]) -> tuple[Any, ...]:
     return document.get("stage"), kind, tuple(sorted(deciding.items()))
 
 
-def _alike(row: str, document: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
-    """What decides how much a stage asks, but for the size of a sample: of the row, and of any."""
+def _names(
+    row: str, document: Mapping[str, Any], inputs: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
+    """Under which a stage's likes are found: of the same input, of one that differs by seeds or by a
+    sample, of the row, of any. `inputs`: by name, as `_like`."""
+    settings = _like(document, {})
+    return [
+        _like(document, document.get("inputs", {})),
+        _like(document, inputs),
+        (row, *settings),
+        ("", *settings),
+    ]
+
+
+def _like(document: Mapping[str, Any], inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides how much a stage asks, but for seeds and the size of a sample."""
     stage, kind, params = _work(document)
-    deciding = tuple((name, value) for name, value in params if not name.endswith(SAMPLE))
-    for whose in (row, ""):
-        yield whose, stage, kind, deciding
+    deciding = tuple((name, value) for name, value in params if SAMPLE not in name)
+    return stage, kind, deciding, tuple(sorted(inputs.items()))
 
 
-def _sampled(document: Mapping[str, Any]) -> int:
-    """The prompts of its sample, of each set; 1 where there is none."""
+def _of_inputs(stage: StagePlan) -> dict[str, Any]:
+    return {n: _like(of.document, _of_inputs(of)) for n, of in stage.inputs.items()}
+
+
+def _times(stage: StagePlan, before: Mapping[str, Any]) -> float:
+    """As many times the prompts that a stage of this document had; 0: not known."""
+    ours, theirs = _sampled(stage.document), _sampled(before)
+    if ours == theirs:
+        return 1
+    counts = [_prompts(stage, of_each) for of_each in (ours, theirs)]
+    return counts[0] / counts[1] if all(counts) else 0
+
+
+def _sampled(document: Mapping[str, Any]) -> int | None:
+    """The prompts of its sample, of each set; None where there is none."""
     params = flatten(document.get("params", {}))
-    return next((int(str(k)) for name, k in params.items() if name.endswith(SAMPLE)), 1)
+    return next((int(str(k)) for n, k in params.items() if n.endswith(f"{SAMPLE}.k")), None)
+
+
+def _prompts(stage: StagePlan, of_each: int | None) -> int:
+    """How many of a stage's prompts so many of each set are; None: all. 0: not known."""
+    assert stage.planner is not None
+    prompts, first = prompts_of(stage.params), {} if of_each is None else {"first": of_each}
+    cut = prompts.model_copy(update={"sample": None, **first})
+    return len(prompt_lengths(cut, stage.planner.files) or ())

@@ -15,6 +15,7 @@ from harness.answer.answer import Answer, Decoding
 from harness.answer.engine import QUANTIZATION, BaseEngine
 from harness.answer.engines.transformers import DONE
 from harness.answer.engines.vllm import VllmEngine
+from harness.answer.outputs import OUTPUTS
 from harness.artefact import environment
 from harness.artefact.call import CHECKPOINT, TRANSCRIPT, PriceRecord
 from harness.artefact.keys import (
@@ -43,12 +44,14 @@ from harness.row.twin import scaled
 from harness.spec.base import DataPath, Endpoint
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel, ModelSource
-from harness.spec.prompts import PromptSet
+from harness.spec.prompts import OutputFiles, PromptSet
 from harness.spec.train import Quantization, Train
 from harness.train import checkpoints
 
 if TYPE_CHECKING:
     from harness.gen.reading import Reading
+    from harness.llm.totals import Totals
+    from harness.llm.transcript import Asked
     from harness.modeling.memory.need import Need
 
 
@@ -94,8 +97,8 @@ class StagePlan:
 
     @cached_property
     def estimate(self) -> Estimate:
-        """As the same calls took before on the volume, where there were any. Of a stage that is there
-        already: no calls, and the examples that it holds."""
+        """As the same calls took before on the volume, where there were any; of an interrupted run
+        what is left of it. Of a stage that is there: no calls, and the examples that it holds."""
         from harness.run import estimate
         from harness.run.foretold import foretold
 
@@ -105,11 +108,61 @@ class StagePlan:
             return Estimate()
         before = self.inputs["data"].estimate if "data" in self.inputs else None
         try:
-            expected = estimate.of_stage(self.stage, self.params, self.planner.files, before)
+            expected = estimate.of_stage(
+                self.stage, self.params, self.planner.files, before, self._answers()
+            )
         except NotFetched:
             return Estimate(examples=None, unknown=NOT_THERE)
         known = foretold(self.planner.store) if expected.calls else None
-        return known.calls(self, expected) if known is not None else expected
+        expected = known.calls(self, expected) if known is not None else expected
+        kept = list(self.kept.values())
+        answered = sum(totals.answered for totals in kept)
+        if not answered or any(totals.without_usage for totals in kept):
+            return expected
+        left = max(0, expected.calls - answered)
+        prompt, completion = (sum(n) for n in zip(*(t.tokens for t in kept), strict=True))
+        tokens = (round(n * left / answered) for n in (prompt, completion))
+        return expected.as_measured(left, *tokens)
+
+    @cached_property
+    def kept(self) -> "Mapping[Asked, Totals]":
+        """Of the calls that an interrupted run of it has made, by the model."""
+        from harness.llm.transcript import Transcript
+
+        if self.artefact is not None or self.planner is None or not self.endpoints:
+            return {}
+        path = self.planner.store.work_folder(*self.id) / TRANSCRIPT
+        try:
+            with contextlib.closing(Transcript(path, read_only=True)) as transcript:
+                return transcript.totals_by
+        except HarnessError:
+            return {}
+
+    @property
+    def kept_usd(self) -> float:
+        """What these have cost, where a price is known; where replies do not say their tokens, at
+        most."""
+        priced = [(self.kept[a], e) for a in self.kept for e in self.endpoints if a[0] == e.model]
+        return math.fsum(
+            totals.most_usd(price) if totals.without_usage else totals.usd(price)
+            for totals, endpoint in priced
+            if (price := self.prices.of(endpoint)) is not None
+        )
+
+    def _answers(self) -> list[Path]:
+        """Files of the answers that it judges, as far as they are there; without a constant's."""
+        outputs = self.inputs.get("outputs")
+        if outputs is None or self.planner is None:
+            return []
+        if outputs.artefact is not None:
+            return [outputs.artefact.folder / OUTPUTS]
+        engine = engine_of(outputs.params)
+        given = engine.given_outputs if engine is not None else None
+        data = given.files.values() if isinstance(given, OutputFiles) else [given] if given else []
+        try:
+            return [self.planner.files.locate(of) for of in data]
+        except NotFetched:
+            return []
 
     @cached_property
     def readings(self) -> "Sequence[Reading]":
@@ -197,7 +250,7 @@ class StagePlan:
         """Input's name -> the hub data set that the stage reads under it."""
         if self.stage == "gen":
             return dict(self.params["gen"].needs().hub)
-        sources: dict[str, HubData | None] = {"prompts": _prompts_of(self.params).hub}
+        sources: dict[str, HubData | None] = {"prompts": prompts_of(self.params).hub}
         sources |= needs_of(self.params).hub
         return {
             # Without what only the reader of a prompt set has to know.
@@ -697,7 +750,7 @@ def endpoints_of(params: dict[str, Any]) -> list[Endpoint]:
     return list((gen.needs() if gen is not None else needs_of(params)).endpoints)
 
 
-def _prompts_of(params: dict[str, Any]) -> PromptSet:
+def prompts_of(params: dict[str, Any]) -> PromptSet:
     """The prompt set that a stage reads; an empty stand-in where it reads none."""
     answer: Answer | None = params.get("answer")
     judge: BaseJudge | None = params.get("judge")

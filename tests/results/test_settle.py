@@ -546,7 +546,7 @@ def every_third(count: int, first: int = 0) -> list[float]:
     return [2.0 if n % 3 == first else 1.0 for n in range(count)]
 
 
-def bridged_row(folder: Path, sampled: int = 60, **changes: Any) -> Path:
+def bridged_row(folder: Path, sampled: int | None = 60, **changes: Any) -> Path:
     """Of twelve models, in whom both judges agree but for noise, 60 of 2,000 prompts are judged."""
     specs = folder / "specs"
     parts = evaluation(specs)
@@ -629,6 +629,76 @@ def test_a_larger_sample_is_expected_to_cost_as_many_times_what_the_smaller_did(
     result = command("plan", bridged_row(tmp_path, sampled=120), "--volume", tmp_path / "runs")
     told = "12,000 prompt + 1,200 completion tokens as the same took before"
     assert told in " ".join(result.output.split())
+    # Of all prompts, as of so many times the sample.
+    whole = settler(tmp_path, bridged_row(tmp_path, sampled=None))._plan((1, 1, 1, 0))
+    (judging,) = whole.bridge[3].final()
+    assert (judging.estimate.calls, judging.estimate.is_measured) == (2200, True)
+
+
+def test_what_other_answers_took_lowers_no_estimate(tmp_path: Path) -> None:
+    spec = bridged_row(tmp_path)
+    took = {"calls": 60, "prompt_tokens": 60, "completion_tokens": 60}
+    make(tmp_path / "runs", spec, executor=InstantExecutor(lambda job: {"cost": took}))
+    text = spec.read_text()
+    before = (spec.parent / "m3.json").read_bytes()
+    rows = [{**row, "output": "other"} for row in json.loads(before)]
+    (spec.parent / "m3.json").unlink()
+    now = given(spec.parent / "m3.json", rows)["sha256"]
+    spec.write_text(text.replace(hashlib.sha256(before).hexdigest(), now))
+    (judging,) = settler(tmp_path, spec)._plan((1, 1, 1, 60)).bridge[3].final()
+    assert judging.estimate.calls == 60
+    assert judging.estimate.prompt_tokens > 60
+    assert not judging.estimate.is_measured
+
+
+def test_answers_that_are_there_are_expected_at_their_own_length(tmp_path: Path) -> None:
+    spec = bridged_row(tmp_path)
+
+    def expected() -> list[int]:
+        bridge = settler(tmp_path, spec)._plan((1, 1, 1, 60)).bridge
+        return [row.final()[0].estimate.prompt_tokens // 60 for row in bridge[3:5]]
+
+    make(tmp_path / "runs", spec)
+    shutil.rmtree(tmp_path / "runs" / "artefacts" / "judge")
+    for artefact in Store(tmp_path / "runs").whole():
+        (artefact.folder / "model_outputs.json").write_text('[{"output": "' + "x" * 400 + '"}]')
+    assert all(100 < tokens < 150 for tokens in expected())
+    file = spec.parent / "m3.json"
+    before = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.unlink()
+    now = given(file, [{"instruction": f"prompt {n}", "output": "x" * 8000} for n in range(2000)])
+    spec.write_text(spec.read_text().replace(before, now["sha256"]))
+    longer, same = expected()
+    assert longer == pytest.approx(2000, abs=100)
+    assert same < 150
+
+
+def test_what_an_interrupted_stage_has_paid_is_spent(tmp_path: Path) -> None:
+    spec = bridged_row(tmp_path)
+    tree = yaml.safe_load(spec.read_text())
+    tree["eval"]["judge"]["judge"] = {"model": "judge"}
+    spec.write_text(yaml.safe_dump(tree))
+    found = settler(tmp_path, spec, usd=0.05)
+    found.planner.prices = Prices("", {"judge": Price(prompt=0.1, completion=0)})
+    found._plans.clear()
+    stage = found._plan((1, 1, 1, 60)).bridge[3].final()[0]
+    assert stage.kept_usd == 0
+    work = found.planner.store.work_folder(*stage.id)
+    work.mkdir(parents=True)
+    record = {
+        "digest": "d", "request": {"endpoint": "e", "model": "judge", "body": {}}, "ok": True,
+        "attempts": [{"outcome": "ok"}], "response": {"choices": []}, "served_model": "judge",
+        "usage": {"prompt_tokens": 50_000, "completion_tokens": 1},
+    }  # fmt: skip
+    lines = [json.dumps({**record, "occurrence": n}) + "\n" for n in range(20)]
+    (work / "transcript.jsonl").write_text("".join(lines))
+    found._plans.clear()
+    plan = found._plan((1, 1, 1, 60))
+    stage = plan.bridge[3].final()[0]
+    assert (stage.estimate.calls, stage.estimate.prompt_tokens) == (40, 40 * 50_000)
+    assert found._spent(plan) == pytest.approx(0.1)
+    with pytest.raises(InputError, match="that are spent"):
+        found._check_budget(plan, "the row")
 
 
 def test_one_judging_of_either_side_promises_nothing_and_a_judging_more_is_two_stages(
@@ -669,6 +739,8 @@ def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Pat
     assert last == "nothing: nothing that can be bought would decide it"
     run = ("settle", spec, "--usd", "5", "--volume", tmp_path / "runs", "--executor", "local")
     assert command(*run).exit_code == 4
+    assert command(*run, "--dry-run").exit_code == 0
+    assert "whatever the verdict" in " ".join(command("settle", "--help").output.split())
     # So far off it is worth a training: not to be reproduced is in reach.
     cell["value"] = 34.0
     far = scored_row(tmp_path, reported={"win_rate": cell}, trained=True, replicates={})

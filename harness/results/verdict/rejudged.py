@@ -142,7 +142,8 @@ def in_their_terms(
 
     def at(level: float) -> tuple[Predicted, Bridged, tuple[float, float]]:
         low, high = difference_interval(reproduced, NOTHING, assumed, level)
-        return bridge.weigh(reproduced.value, low, high, level)
+        predicted, value, ends = bridge.weigh(reproduced.value, low, high, level)
+        return predicted, value, within_range(*ends, ours.bounds)
 
     predicted, value, (low, high) = at(LEVEL)
     terms = InTheirTerms(shifts, predicted, value, PERCENT * value.value - reported, low, high)

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
+from typing import TypeVar
 
 from harness.artefact.manifest import MetricValue
 from harness.artefact.metrics import metric_of
@@ -46,6 +47,7 @@ from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
 from harness.stats.intervals import LEVEL, ScoreSpan, deviation, mean
 
+ForetoldT = TypeVar("ForetoldT", Foretold, BridgeForetold)
 ANOTHER_JUDGE = "not comparable: another judge"
 """The verdict where the published number has another judge (model, annotator, baseline) than ours."""
 SIMULATED = "simulated"
@@ -236,8 +238,9 @@ def _rejudged(
     foretold, by_bridge = None, None
     if name == "inconclusive" and outlook.bridge is None:
         foretold = foretell(ours, outlook.reproduced, outlook.reported_span, margin)
+        foretold = _within(foretold, interval)
     elif name == "inconclusive":
-        by_bridge = foretell_bridged(outlook)
+        by_bridge = _within(foretell_bridged(outlook), interval)
     more = foretold.more if foretold else by_bridge.more if by_bridge else ()
     verdict = replace(
         weighed.verdict,
@@ -261,6 +264,13 @@ def _rejudged(
         outlook=outlook,
         interval=interval,
     )
+
+
+def _within(foretold: ForetoldT, interval: Interval) -> ForetoldT:
+    """What endless replicates leave is no more than today's interval, whose error may be estimated
+    otherwise."""
+    low, high = interval(LEVEL)
+    return replace(foretold, limit=min(foretold.limit, (high - low) / 2))
 
 
 def _of_rejudged(
@@ -391,7 +401,7 @@ def _compare(
         )
     foretold = None
     if name == "inconclusive":
-        foretold = foretell(evidence, reproduced, reported_span, margin)
+        foretold = _within(foretell(evidence, reproduced, reported_span, margin), interval)
         reason += f"; {in_words(foretold)}"
     more = foretold.more if foretold else ()
     return replace(

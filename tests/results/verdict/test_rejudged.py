@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness.errors import InputError
 from harness.results.verdict import outlook
+from harness.results.verdict.verdict import assess
+from harness.row.load import load_rows
 from harness.row.reported import PublishedJudge
 from harness.run.bridging import read_verdicts
 from harness.stats.bridge import Predicted, Shift, predict
-from tests.helpers import command, evaluation
+from tests.helpers import command, evaluation, planner
 from tests.results.scored_rows import Scored, scored_row, wins
 
 OTHER = {"model": "gpt-3.5-turbo-0301", "annotator": "chatgpt", "baseline": "prompts"}
@@ -282,6 +285,19 @@ def test_a_bridge_of_one_model_takes_the_boards_spread_and_decides_little(tmp_pa
     spec = bridged(tmp_path, 1)
     assert metric(tmp_path, spec)["verdict"] == "inconclusive"
     assert "so few models cannot show the last" in words(tmp_path, spec)
+
+
+def test_by_a_bridge_a_difference_is_no_wider_than_it_can_be(tmp_path: Path) -> None:
+    """At the level of an early look."""
+    spec = bridged(tmp_path, 1, value=2.0)
+    tree = yaml.safe_load(spec.read_text())
+    tree["reported"]["win_rate"]["standard_error"] = 20.0
+    spec.write_text(yaml.safe_dump(tree))
+    (loaded,) = load_rows([spec])
+    plan = planner(tmp_path / "runs").plan(loaded)
+    found = assess(loaded.row, "win_rate", plan.final(), plan, 1 - 1e-13).verdict
+    assert found.high == 100
+    assert "and +100.00 points" in found.reason
 
 
 def test_a_bridge_can_find_that_it_is_not_reproduced(tmp_path: Path) -> None:

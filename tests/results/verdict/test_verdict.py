@@ -275,6 +275,17 @@ def test_what_no_replicate_can_decide_is_said_to_be_so() -> None:
     assert twice.foretold.limit == pytest.approx(1.96 * math.hypot(1.58, 1.0), rel=0.01)
 
 
+def test_endless_replicates_leave_no_more_than_todays_interval() -> None:
+    trainings = (grades(3, 6, 1), grades(4, 6, 2), grades(3, 6))
+    few = of_grades({(t, 0, 0): of for t, of in enumerate(trainings)})
+    found = judge(Reported(value=50, standard_error=0.3), few, [])
+    assert found.foretold is not None
+    assert found.interval is not None
+    low, high = found.interval(0.95)
+    assert found.foretold.limit == (high - low) / 2
+    assert f"would leave ±{found.foretold.limit:.2g}" in found.verdict.reason
+
+
 def test_a_kind_without_replicates_is_asked_for_where_it_could_decide() -> None:
     found = judge(Reported(value=50, standard_error=1.0), one_run(measured(50, 1.5)), [])
     assert found.verdict.name == "inconclusive"

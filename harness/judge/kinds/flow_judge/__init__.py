@@ -157,10 +157,12 @@ class RubricJudge(BaseJudge):
     def needs(self) -> Needs:
         return replace(self.engine.needs(), model=self.model)
 
-    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
+    def estimate(
+        self, prompts: PromptSet | None, files: Files, answer: int | None = None
+    ) -> Estimate:
         if prompts is None or not self.needs().endpoints:
             return Estimate()
-        characters = partial(with_answers, fixed=RUBRIC_CHARACTERS)
+        characters = partial(with_answers, fixed=RUBRIC_CHARACTERS, answer=answer)
         return estimate_prompts(prompts, files, TOKENS_PER_FEEDBACK, characters)
 
     def check_settings(self) -> None:

@@ -123,7 +123,7 @@ def at_best(weighed: Weighed) -> AtBest | None:
     low, high = weighed.interval(LEVEL)
     half, difference = (high - low) / 2, abs(verdict.difference or 0.0)
     limit = foretold.limit
-    moved = math.sqrt(half**2 - limit**2) * LIKELY_MOVE
+    moved = math.sqrt(max(0.0, half**2 - limit**2)) * LIKELY_MOVE
     is_in_reach = (
         max(0.0, difference - moved) + limit <= verdict.margin,
         difference + moved - limit > verdict.margin,

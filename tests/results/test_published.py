@@ -301,7 +301,8 @@ def test_verify_says_that_the_published_number_can_be_computed_anew(
     annotations = published(mirror, study / "annotations.json")
     spec = spec_of(tmp_path, win_rate=30.0, annotations=annotations)
     result = command("verify", spec, "--volume", tmp_path / "runs")
-    assert f"harness audit {spec} computes its number anew" in result.output
+    at = f"--volume {tmp_path / 'runs'}"
+    assert f"harness audit {spec} {at} computes its number anew" in result.output
     assert not mirror.requests
     plain = command("verify", spec_of(tmp_path, win_rate=30.0), "--volume", tmp_path / "runs")
     assert "harness audit" not in plain.output

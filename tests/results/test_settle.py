@@ -17,8 +17,9 @@ from harness.artefact.store import Damaged, Store, Unusable
 from harness.common.numbers import dollars
 from harness.errors import HarnessError, InputError
 from harness.llm.prices import Price, Prices
+from harness.results.course import counts_of
 from harness.results.matrix import lines_of_rows
-from harness.results.settle import Settler, _counts
+from harness.results.settle import Settler
 from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, RowPlan
@@ -237,7 +238,7 @@ def test_a_judging_without_its_annotations_is_refused_before_anything_is_bought(
 ) -> None:
     spec = bridged_row(tmp_path) if of_bridge else row(tmp_path, replicates={})
     make(tmp_path / "runs", spec, executor=Scored(*[every_third(60)] * 13))
-    plan = settler(tmp_path, spec)._plan(_counts(load_rows([spec])[0]))
+    plan = settler(tmp_path, spec)._plan(counts_of(load_rows([spec])[0]))
     judged = (plan.bridge[3] if of_bridge else plan).final()[0].made
     (judged.folder / "annotations.json").unlink()
     told = rf"{judged.folder.name} was changed after it was made: annotations.json is missing"

@@ -837,7 +837,7 @@ def test_a_hub_model_that_was_not_downloaded_leaves_the_memory_unknown_and_says_
     edit(second, model=None)
     edit(second, model={"hub": {"id": "owner/other", "revision": "0" * 40}})
     told = " ".join(command("plan", spec, second, "--volume", volume).stdout.split())
-    fetch = f"harness fetch {spec} {second} --volume {volume}"
+    fetch = f"harness fetch {spec} {second}"  # "runs", where the command was given
     assert told.count("memory not known for 2") == told.count("memory: ") + 1 == 1
     assert f"memory not known for 2 train stages until `{fetch}`" in told
     edit(second, model=None)

@@ -115,7 +115,7 @@ def test_without_the_tokenizer_it_says_so_and_shows_what_it_can(
 ) -> None:
     hub = {"hub": {"id": "owner/name", "revision": "0" * 40}}
     said = shown(tmp_path, EXAMPLE, model=hub, template=template)
-    assert "owner/name is not on the volume (harness fetch)" in said
+    assert "owner/name is not on the volume (harness fetch --volume " in said
     assert ("<|im_start|>assistant\n⟦So.<|im_end|>⟧" in said) == (template == "qwen")
 
 

@@ -257,7 +257,8 @@ def test_what_cannot_be_talked_to_is_told_in_words(tmp_path: Path) -> None:
     several = write_row(folder, "several", replicates={"train_seeds": [1, 2, 3]})
     done = command("chat", several, *options)
     assert "the model of row several is not trained yet" in done.stderr
-    assert done.stderr.endswith(f"Train it: harness run {several}\n")
+    told = f"Train it: harness run {several} --volume {tmp_path / 'runs'}\n"
+    assert done.stderr.endswith(told)
     hub = {"hub": {"id": "some/model", "revision": "a" * 40}}
     done = command("chat", write_row(folder, "two", train=None, gen=None, model=hub), *options)
     assert (done.exit_code, "harness fetch" in done.output) == (2, True)
@@ -287,7 +288,8 @@ def test_a_twins_model_is_talked_to_at_its_scale(tmp_path: Path) -> None:
     for scale in ((), ("--scale", "tiny")):
         done = command("chat", spec, "--volume", tmp_path / "runs", "--once", "x", *scale)
         assert done.exit_code == 2
-        assert done.stderr.endswith(f"Train it: harness run {' '.join([str(spec), *scale])}\n")
+        typed = " ".join(map(str, [spec, *scale, "--volume", tmp_path / "runs"]))
+        assert done.stderr.endswith(f"Train it: harness run {typed}\n")
 
 
 def test_of_several_models_it_asks_which(tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def together(lines: Sequence[MatrixLine]) -> list[MatrixLine]:
 
 def with_results(lines: Sequence[MatrixLine]) -> tuple[list[MatrixLine], str]:
     """The lines of rows that were judged or trained, damaged ones among them, and what is to be said of
-    the others. A training
-    that a row shares with another is no result of a row that is judged and was never run."""
+    the others. A training that a row shares with another is no result of a row that is judged and was
+    never run."""
     with_artefacts = {
         line.cells.row
         for line in lines

@@ -30,33 +30,31 @@ def follow(
         StageFailed: it ended with a fault; Interrupted: it was stopped.
     """
     reader = EventReader(job, on_event)
-    with job.log.open("ab") as log:
-        process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            env=variables,
-            pass_fds=(job.lock,),
-            # Ctrl-C reaches the harness alone, which then stops the stage in its own way.
-            start_new_session=True,
-        )
-        assert process.stdout is not None
+    with job.log.open("ab") as log, contextlib.ExitStack() as begun:
         try:
+            # Begun within: the stage may be at work before this process is told so.
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=variables,
+                pass_fds=(job.lock,),
+                # Ctrl-C reaches the harness alone, which then stops the stage in its own way.
+                start_new_session=True,
+            )
+            assert process.stdout is not None
+            begun.callback(_kill_group, process)
+            begun.callback(process.stdout.close)
+            begun.callback(_stop, process, job)
             with ended_when_asked(job, lambda: _stop(process, job)):
                 for line in process.stdout:
                     reader.feed(line)
                 code = process.wait()
         except KeyboardInterrupt:
             tell_stopping(on_event)
-            _stop(process, job)
+            begun.close()
             raise stopped(job) from None
-        except BaseException:
-            _stop(process, job)
-            raise
-        finally:
-            process.stdout.close()
-            _kill_group(process)
     if job.stop.is_set():
         raise stopped(job)
     killed = f"it was killed by signal {signal.Signals(-code).name}" if code < 0 else ""

@@ -267,7 +267,7 @@ class Settler:
             raise InputError(
                 f"row {self.loaded.row.row}: {what} costs about {dollars(usd)}, more than --usd "
                 f"{self.usd:g}{left}",
-                "Nothing was bought for it. Give more, or leave out what is not needed.",
+                "No more of it is bought. Give more with --usd, or lower what the spec asks for.",
             )
 
     def _spent(self, plan: RowPlan) -> float:

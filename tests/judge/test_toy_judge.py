@@ -46,7 +46,9 @@ class ToyJudge(BaseJudge):
     def needs(self) -> Needs:
         return Needs(endpoints=[Endpoint(model="counter")], gpus=3)
 
-    def estimate(self, prompts: PromptSet | None, files: Files) -> Estimate:
+    def estimate(
+        self, prompts: PromptSet | None, files: Files, answer: int | None = None
+    ) -> Estimate:
         return Estimate(calls=11)
 
     def check(self, prompts: Sequence[Prompt], snapshots: Mapping[str, str]) -> None:

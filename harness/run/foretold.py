@@ -71,7 +71,9 @@ class Foretold:
             if key not in every:
                 return key
             document = every[key].document
-            return _like(document, {n: like(k) for n, k in document.get("inputs", {}).items()})
+            return _like(
+                _settings(document), {n: like(k) for n, k in document.get("inputs", {}).items()}
+            )
 
         for manifest in every.values():
             by_key = manifest.stage, manifest.key
@@ -100,25 +102,24 @@ def _names(
     row: str, document: Mapping[str, Any], inputs: Mapping[str, Any]
 ) -> list[tuple[Any, ...]]:
     """Under which a stage's likes are found: of the same input, of one that differs by seeds or by a
-    sample, of the row, of any. `inputs`: by name, as `_like`."""
-    settings = _like(document, {})
-    return [
-        _like(document, document.get("inputs", {})),
-        _like(document, inputs),
-        (row, *settings),
-        ("", *settings),
-    ]
+    sample, of the row, of any. `inputs`: by name, each as `_like`."""
+    settings = _settings(document)
+    exact = document.get("inputs", {})
+    return [*(_like(settings, of) for of in (exact, inputs)), (row, *settings), ("", *settings)]
 
 
-def _like(document: Mapping[str, Any], inputs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What decides how much a stage asks, but for seeds and the size of a sample."""
+def _settings(document: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides how much a stage asks, but for its input, seeds and the size of a sample."""
     stage, kind, params = _work(document)
-    deciding = tuple((name, value) for name, value in params if SAMPLE not in name)
-    return stage, kind, deciding, tuple(sorted(inputs.items()))
+    return stage, kind, tuple((name, value) for name, value in params if SAMPLE not in name)
+
+
+def _like(settings: tuple[Any, ...], inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    return *settings, tuple(sorted(inputs.items()))
 
 
 def _of_inputs(stage: StagePlan) -> dict[str, Any]:
-    return {n: _like(of.document, _of_inputs(of)) for n, of in stage.inputs.items()}
+    return {n: _like(_settings(of.document), _of_inputs(of)) for n, of in stage.inputs.items()}
 
 
 def _times(stage: StagePlan, before: Mapping[str, Any]) -> float:

@@ -40,8 +40,8 @@ that ended got too much is thrown away."""
 PLACES_AT_ONCE = 8
 """On a GPU a prompt waits until one place in so many is free, and several begin together."""
 ROWS_ON_CPU = 4
-"""Answers on a CPU stay a multiple of so many: a matrix product takes no less time for 2 or 3 rows than
-for 4, nor for 5 to 7 than for 8 (benchmarks/README.md)."""
+"""Answers on a CPU stay a multiple of so many: a step of 2 or 3 took longer than one of 4, and one of 5
+to 7 about as long as one of 8 (benchmarks/README.md, one model)."""
 
 OnStep = Callable[[Mapping[int, int]], None]
 """Is given prompt's number -> tokens so far, of the answers in the making."""

@@ -279,13 +279,17 @@ def test_a_row_with_a_changed_artefact_is_shown_as_damaged_and_without_a_number(
     assert "30.00" in story(page, "held")
 
 
-def test_a_row_that_cannot_be_looked_up_is_told_of_as_such(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def judged_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that is judged, on the volume that a command takes by itself."""
     for name in ("HARNESS_DATA", "HARNESS_INPUTS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     judged_row(tmp_path, answers(3), annotations(1.0, 2.0, 1.5))
+
+
+@pytest.mark.usefixtures("judged_here")
+def test_a_row_that_cannot_be_looked_up_is_told_of_as_such(tmp_path: Path) -> None:
     write_row(tmp_path / "specs", "lost", gen=None, data="data:gone.json")
     write_row(tmp_path / "specs", "waiting", train={"steps": 2})
     assert command("report").stdout.endswith(
@@ -384,13 +388,8 @@ def test_ids_are_unique_and_every_link_within_the_page_leads_somewhere(page: Pag
             assert set(attributes.get(name, "").split()) <= set(ids)
 
 
-def test_the_command_writes_the_page_whole_and_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("HARNESS_DATA", "HARNESS_INPUTS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)
-    judged_row(tmp_path, answers(3), annotations(1.0, 2.0, 1.5))
+@pytest.mark.usefixtures("judged_here")
+def test_the_command_writes_the_page_whole_and_says_so(tmp_path: Path) -> None:
     said = command("report", "--executor", "local").output
     out = tmp_path / "runs" / "results" / "report.html"
     assert said == f"written: runs/results/report.html, 1 row, {byte_size(len(out.read_bytes()))}\n"

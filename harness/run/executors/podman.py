@@ -4,6 +4,7 @@ import atexit
 import functools
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -164,13 +165,13 @@ def _start_service() -> Path:
             "what is there.",
         )
     folder = Path(tempfile.mkdtemp(prefix="harness-podman-"))
-    socket = folder / "podman.sock"
+    path = folder / "podman.sock"
     log = folder / "log"
     # A proxy's address, which may hold a password, would be passed into every container.
     ways = env_variables.withheld("train", network=False)
     with log.open("wb") as file:
         service = subprocess.Popen(
-            [*cut_off.prefix(), "podman", "system", "service", "--time=0", f"unix://{socket}"],
+            [*cut_off.prefix(), "podman", "system", "service", "--time=0", f"unix://{path}"],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -186,7 +187,7 @@ def _start_service() -> Path:
 
     atexit.register(end)
     deadline = time.monotonic() + START_SECONDS
-    while not socket.is_socket():
+    while not _listens(path):
         if service.poll() is not None or time.monotonic() > deadline:
             words = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             raise InputError(
@@ -195,4 +196,10 @@ def _start_service() -> Path:
                 "/etc/subgid, and the package uidmap.",
             )
         time.sleep(0.05)
-    return socket
+    return path
+
+
+def _listens(path: Path) -> bool:
+    """Whether a service takes connections; its socket's file is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        return caller.connect_ex(str(path)) == 0

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -181,3 +182,22 @@ def test_a_service_that_cannot_start_is_told_in_its_own_last_words(bare: Path) -
     with pytest.raises(InputError, match="does not start: cannot set up namespace") as e:
         make("podman")
     assert "/etc/subuid" in e.value.hint
+
+
+SLOW_TO_LISTEN = """#!{python}
+import socket, sys, time
+with socket.socket(socket.AF_UNIX) as service:
+    service.bind(sys.argv[-1].removeprefix("unix://"))
+    time.sleep(0.5)
+    service.listen()
+    time.sleep(60)
+"""
+
+
+def test_a_service_is_called_once_it_listens_and_not_when_its_socket_is_there(bare: Path) -> None:
+    program = bare / "podman"
+    program.write_text(SLOW_TO_LISTEN.format(python=sys.executable))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    path = podman._start_service()
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(path))

@@ -1,6 +1,6 @@
 """How well stored verdicts of a retired judge bridge to today's, on published boards and by simulation.
 
-    python benchmarks/judge_bridge.py BOARDS [--quick] [--runs N] [--refit]
+    python benchmarks/judge_bridge.py BOARDS [--quick] [--runs N] [--refit] [--cases MODELS SPREAD]
 
 BOARDS: a folder with `baseline_BASELINE.JUDGE.csv` (AlpacaEval's published boards: model, win_rate,
 standard_error) and `verdicts.json` (model -> judge -> each prompt's preference, 1 to 2).
@@ -131,6 +131,7 @@ def on_boards(found: Sequence[Pair], refit: bool) -> None:
     logs = [math.log(max(paule_mandel(pair.shifts), 0.03)) for pair in found]
     mean, sd = float(np.mean(logs)), float(np.std(logs, ddof=1))
     print(f"logarithm of the spread: mean log({math.exp(mean):.2f}), standard deviation {sd:.2f}\n")
+    prior = bridge.PRIOR_MEDIAN, bridge.PRIOR_SCALE
     random = np.random.default_rng(0)
     print(
         "held-out models whose interval holds what the retired judge gave, and half its width in points"
@@ -143,8 +144,8 @@ def on_boards(found: Sequence[Pair], refit: bool) -> None:
         halves = []
         for pair, rest in zip(found, _others(logs), strict=True):
             if refit:
-                bridge.PRIOR_MEDIAN = math.exp(np.mean(rest) + (math.log(0.45) - mean))
-                bridge.PRIOR_SCALE = 1.04 * float(np.std(rest, ddof=1))
+                bridge.PRIOR_MEDIAN = prior[0] * math.exp(float(np.mean(rest)) - mean)
+                bridge.PRIOR_SCALE = prior[1] * float(np.std(rest, ddof=1)) / sd
             for index, held in enumerate(pair.shifts):
                 others = pair.without(index)
                 if count is not None and len(others) < count:
@@ -166,6 +167,7 @@ def on_boards(found: Sequence[Pair], refit: bool) -> None:
         print(
             f"{label:16} {exact(hits, n):42} {100 * float(np.median(halves)):4.1f}   {exact(plain, n)}"
         )
+    bridge.PRIOR_MEDIAN, bridge.PRIOR_SCALE = prior
 
 
 def _others(values: Sequence[float]) -> list[list[float]]:
@@ -325,8 +327,10 @@ def _drawn(old: float, shift: float, n: int, random: np.random.Generator) -> Shi
     return bridge.shift((u < old).astype(float).tolist(), (v < new).astype(float).tolist())
 
 
-def by_simulation(runs: int, quick: bool) -> None:
+def by_simulation(runs: int, quick: bool, cases: Sequence[int] | None) -> None:
     models, spreads = ((1, 5), (0, 4)) if quick else ((1, 2, 3, 5, 10), (0, 4, 10))
+    if cases:
+        models, spreads = cases[:1], cases[1:]
     prompts, rates = ((200,), (10,)) if quick else ((50, 805), (2, 10, 50, 98))
     print(
         f"\nsimulation, {runs} runs a case; margin 3 points; wrong verdicts: with the bridge (without)"
@@ -365,13 +369,21 @@ def main() -> None:
     parser.add_argument(
         "--refit", action="store_true", help="the prior anew from the other pairs of judges"
     )
+    parser.add_argument(
+        "--cases",
+        type=int,
+        nargs=2,
+        metavar=("MODELS", "SPREAD"),
+        help="the simulation's cases of so many models and points alone, without the boards",
+    )
     options = parser.parse_args()
     started = time.perf_counter()
-    found = list(pairs(options.boards))
-    on_boards(found, options.refit)
-    on_covariates(found, lengths_of(options.boards))
-    on_verdicts(options.boards)
-    by_simulation(options.runs, options.quick)
+    if not options.cases:
+        found = list(pairs(options.boards))
+        on_boards(found, options.refit)
+        on_covariates(found, lengths_of(options.boards))
+        on_verdicts(options.boards)
+    by_simulation(options.runs, options.quick, options.cases)
     print(f"{time.perf_counter() - started:.0f} s")
 
 

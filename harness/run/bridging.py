@@ -18,6 +18,11 @@ from harness.stats.bridge import FEWEST_PROMPTS
 
 PromptPlace = tuple[str, str, int]
 """Instruction, input, and which time they stand in the prompt set, from 0."""
+Texts = dict[tuple[str, str], str]
+"""Instruction and input -> an answer to them, with one space for all white space."""
+SAME_MODEL = 0.5
+"""The share of answers from which on they are one model's: of ten published files of Mini-LIMA's, those
+of different models share 42 of 805 at most, and the three of one model all 805."""
 
 
 def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[PromptPlace, float]:
@@ -104,20 +109,33 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     return verdicts
 
 
-def check_distinct(outputs: Path, others: dict[Path, dict[tuple[str, str], str]]) -> None:
-    """Raises InputError where a bridging model's answers are those of another: of as many prompts as a
-    bridge needs, or more, all the same. `others`: those of the models before it, to which its own are
-    added."""
-    texts = dict(_answers(outputs))
-    for other, theirs in others.items():
-        same = [text == theirs[prompt] for prompt, text in texts.items() if prompt in theirs]
-        if len(same) >= FEWEST_PROMPTS and all(same):
+def check_distinct(answer: Answer, files: Files, others: dict[Path, Texts]) -> None:
+    """Look whether a bridging model's answers are another's: of as many prompts as a bridge needs, or
+    more, SAME_MODEL of them. `others`: those of the models before it, to which its own are added.
+
+    Raises:
+        NotFetched, DataAbsent: its file is not there.
+        InputError: they are, or its file cannot be read.
+    """
+    given = answer.engine.given_outputs
+    assert isinstance(given, DataPath)
+    outputs = files.locate(given)
+    texts = {prompt: _words(text) for prompt, text in _answers(outputs)}
+    copies = {other: alike(texts, theirs) for other, theirs in others.items()}
+    others[outputs] = texts
+    for other, (same, shared) in copies.items():
+        if shared >= FEWEST_PROMPTS and same >= SAME_MODEL * shared:
             raise InputError(
-                f"{outputs}: all {len(same)} answers to prompts that {other} has too are the same: it "
-                "is one model all the same",
+                f"{outputs}: {same} of its {shared} answers to prompts that {other} has too are the "
+                "same, but for white space: it is one model all the same",
                 "Name each bridging model once (reported.bridge).",
             )
-    others[outputs] = texts
+
+
+def alike(texts: Texts, others: Texts) -> tuple[int, int]:
+    """How many answers are the same, and to how many prompts both have one."""
+    shared = texts.keys() & others.keys()
+    return sum(texts[prompt] == others[prompt] for prompt in shared), len(shared)
 
 
 def _answers(outputs: Path) -> list[tuple[tuple[str, str], str]]:
@@ -129,6 +147,11 @@ def _answers(outputs: Path) -> list[tuple[tuple[str, str], str]]:
         )
         for r in read_records(outputs)
     ]
+
+
+def _words(text: str) -> str:
+    """The text with one space for all white space."""
+    return " ".join(text.split())
 
 
 def _check_judge(place: str, fields: Mapping[str, object], judge: PublishedJudge) -> None:

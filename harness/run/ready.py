@@ -32,10 +32,10 @@ from harness.row.load import LoadedRow
 from harness.row.rejudged import AGAINST_ITSELF, RetiredVerdicts, bridge_rows, published_row
 from harness.row.row import Row
 from harness.run import training_data
-from harness.run.bridging import check_distinct, check_pairs, verdicts_of
+from harness.run.bridging import Texts, check_distinct, check_pairs, verdicts_of
 from harness.run.executors import HOST, on_loopback
 from harness.run.plan import RowPlan, StagePlan, command_for, dump, endpoints_of, evaluated
-from harness.spec.base import DataPath, Endpoint
+from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
@@ -59,10 +59,10 @@ def check(
         InputError: a stage could only fail.
     """
     check_own(plan)
-    models: dict[Path, dict[tuple[str, str], str]] = {}
+    models: dict[Path, Texts] = {}
     for other in plan.bridge if store is None else ():
         with contextlib.suppress(DataAbsent):
-            _check_distinct(other.own[0].params["answer"], files, models)
+            check_distinct(other.own[0].params["answer"], files, models)
     to_run = [s for s in plan.stages if s.status != "reuse"]
     for stage in itertools.chain(plan.own, *(other.own for other in plan.beside())):
         # Of a bridging model that is judged already the rest of the row would be paid in vain.
@@ -222,14 +222,14 @@ def _check_beside(loaded: LoadedRow, files: Files) -> None:
             _check_not_published(loaded.row, published.row, files)
         with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "outputs"):
             _check_reads("answer", {"answer": published.row.answer}, files, {})
-    models: dict[Path, dict[tuple[str, str], str]] = {}
+    models: dict[Path, Texts] = {}
     for number, bridging in enumerate(bridge_rows(loaded)):
         answer = bridging.loaded.row.answer
         assert answer is not None
         with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "bridge", number):
             _check_reads("answer", {"answer": answer}, files, {})
             _check_bridge(bridging.retired, answer, files, {})
-            _check_distinct(answer, files, models)
+            check_distinct(answer, files, models)
 
 
 def _check_not_published(row: Row, published: Row, files: Files) -> None:
@@ -327,14 +327,6 @@ def _check_bridge(
     # What is asked in later turns is not known yet.
     if prompts and not any(prompt.later for prompt in prompts):
         check_pairs(files.locate(retired.annotations), verdicts.keys(), prompts)
-
-
-def _check_distinct(
-    answer: Answer, files: Files, models: dict[Path, dict[tuple[str, str], str]]
-) -> None:
-    given = answer.engine.given_outputs
-    assert isinstance(given, DataPath)
-    check_distinct(files.locate(given), models)
 
 
 def _check_size(stage: StagePlan) -> None:

@@ -614,20 +614,46 @@ def test_a_model_named_twice_is_no_second_model(tmp_path: Path) -> None:
     assert "bridge names the same outputs twice" in result.output
 
 
-def test_a_models_answers_in_another_file_are_no_second_model(tmp_path: Path) -> None:
-    """In another order and with another name in it."""
+@pytest.mark.parametrize("changed", [0, 1, PROMPTS // 2])
+def test_a_models_answers_in_another_file_are_no_second_model(tmp_path: Path, changed: int) -> None:
+    """In another order, with another name in it, other white space and some answers changed."""
     first, other = agreeing(tmp_path, 2)
     rows = json.loads((tmp_path / "specs" / first["outputs"]["path"]).read_text())
-    again = [{**r, "output": f"{r['output']}\n", "generator": "x"} for r in reversed(rows)]
-    copy = {**first, "outputs": given(tmp_path / "specs" / "copy.json", again)}
-    spec = row(tmp_path, bridge=[first, other, copy])
+    texts = [row["output"].replace(" ", "\n\n ") + "\n" for row in rows]
+    texts[:changed] = [f"{text} indeed" for text in texts[:changed]]
+    again = [{**r, "output": text, "generator": "x"} for r, text in zip(rows, texts, strict=True)]
+    copy = {"outputs": given(tmp_path / "specs" / "copy.json", again[::-1])}
+    verdicts = [
+        {"instruction": r["instruction"], "output_2": text, "preference": 2.0}
+        for r, text in zip(rows, texts, strict=True)
+    ]
+    copy["annotations"] = given(tmp_path / "specs" / "copy-annotations.json", verdicts)
+    models = [first, other, copy]
+    spec = row(tmp_path, bridge=models)
     there = "--volume", tmp_path / "runs", "--executor", "local"
+    same = f"copy.json: {len(rows) - changed} of its {len(rows)} answers to prompts that "
     for words_of in (("validate", spec), ("run", spec, *there)):
         result = command(*words_of)
         assert result.exit_code == 2, words_of
         text = " ".join(result.output.split())
-        assert f"copy.json: all {len(rows)} answers to prompts that" in text
+        assert same in text
+        assert f"{first['outputs']['path']} has too are the same" in text
         assert "it is one model all the same" in text
+
+
+def test_a_copy_that_an_earlier_version_judged_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = agreeing(tmp_path, 1)[0]
+    rows = json.loads((tmp_path / "specs" / first["outputs"]["path"]).read_text())
+    copy = {**first, "outputs": given(tmp_path / "specs" / "copy.json", rows[::-1])}
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.run.ready.check_distinct", lambda *_: None)
+        spec = row(tmp_path, *[wins(500, PROMPTS)] * 3, bridge=[first, copy])
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "not comparable: another judge"
+    assert found["bridge"] is None
+    assert "it is one model all the same" in found["reason"]
 
 
 def test_samplings_that_differ_as_a_whole_widen_it(tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def _against(line: MatrixLine) -> str:
     if against is None:
         if plan is None or plan.published is None or not is_rejudged(c.metric):
             return ""
-        if plan.is_held_against_itself:  # which the verdict says
+        if plan.against_itself:  # which the verdict says
             return ""
         if all(stage.artefact for stage in plan.published.final()):
             return f"of {theirs} and ours fewer than two prompts were both judged"

@@ -1,19 +1,21 @@
-"""The published judge's verdicts on the answers of a bridging model."""
+"""The published judge's verdicts on the answers of a bridging model; and which answers are the same."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from harness.answer.answer import Answer
+from harness.answer.outputs import given_records
 from harness.answer.prompts import Prompt
 from harness.artefact.keys import Files
 from harness.common.progress import counted
-from harness.data.records import read_records, text_field
+from harness.data.records import Record, read_records, text_field
 from harness.errors import InputError
 from harness.row.published_judge import is_named
-from harness.row.rejudged import RetiredVerdicts
+from harness.row.rejudged import AGAINST_ITSELF, RetiredVerdicts
 from harness.row.reported import PublishedJudge
 from harness.spec.base import DataPath
+from harness.spec.prompts import OutputFiles
 from harness.stats.bridge import FEWEST_PROMPTS
 
 PromptPlace = tuple[str, str, int]
@@ -23,6 +25,9 @@ Texts = dict[tuple[str, str], str]
 SAME_MODEL = 0.5
 """The share of answers from which on they are one model's: of ten published files of Mini-LIMA's, those
 of different models share 42 of 805 at most, and the three of one model all 805."""
+SAME_ANSWERS = 0.9
+"""The share from which on a row's own given answers are the study's own. It is larger: a model that was
+made as the study's was, and answers greedily, may well give many of the same."""
 
 
 def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[PromptPlace, float]:
@@ -67,7 +72,7 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     # Reading it imports all readers of an audit, which no plan or table needs.
     from harness.audit.parse.judged_pairs import as_preference
 
-    answers = _answers(outputs)
+    answers = _answers(outputs, read_records(outputs))
     texts = dict(answers)
     times = Counter(prompt for prompt, _ in answers)
     places: Counter[tuple[str, str]] = Counter()
@@ -119,8 +124,7 @@ def check_distinct(answer: Answer, files: Files, others: dict[Path, Texts]) -> N
     """
     given = answer.engine.given_outputs
     assert isinstance(given, DataPath)
-    outputs = files.locate(given)
-    texts = {prompt: _words(text) for prompt, text in _answers(outputs)}
+    outputs, texts = files.locate(given), given_texts(given, files)
     copies = {other: alike(texts, theirs) for other, theirs in others.items()}
     others[outputs] = texts
     for other, (same, shared) in copies.items():
@@ -132,20 +136,48 @@ def check_distinct(answer: Answer, files: Files, others: dict[Path, Texts]) -> N
             )
 
 
+def given_texts(given: DataPath | OutputFiles, files: Files) -> Texts:
+    """The answers of given outputs.
+
+    Raises:
+        NotFetched, DataAbsent: a file is not there.
+        InputError: one cannot be read.
+    """
+    if isinstance(given, OutputFiles):
+        places = {name: _at(files.locate(file)) for name, file in given.files.items()}
+        path, records = given_records(OutputFiles(files=places, output=given.output))
+    else:
+        path, records = given_records(_at(files.locate(given)))
+    return {prompt: _words(text) for prompt, text in _answers(path, records)}
+
+
+def against_itself(own: Texts, theirs: Texts) -> str:
+    """That a row's own given answers are those which the study published for it, SAME_ANSWERS of them,
+    in words; empty where they are not."""
+    same, shared = alike(own, theirs)
+    if not shared or same < SAME_ANSWERS * shared:
+        return ""
+    return f"{AGAINST_ITSELF} ({same} of {shared} answers are the same, but for white space)"
+
+
 def alike(texts: Texts, others: Texts) -> tuple[int, int]:
     """How many answers are the same, and to how many prompts both have one."""
     shared = texts.keys() & others.keys()
     return sum(texts[prompt] == others[prompt] for prompt in shared), len(shared)
 
 
-def _answers(outputs: Path) -> list[tuple[tuple[str, str], str]]:
+def _at(path: Path) -> DataPath:
+    return DataPath(path=str(path))
+
+
+def _answers(outputs: Path, records: Sequence[Record]) -> list[tuple[tuple[str, str], str]]:
     """Of each record instruction and input, and the answer without white space about it."""
     return [
         (
             (text_field(outputs, r, "instruction"), text_field(outputs, r, "input", "")),
             text_field(outputs, r, "output").strip(),
         )
-        for r in read_records(outputs)
+        for r in records
     ]
 
 

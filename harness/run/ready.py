@@ -17,7 +17,7 @@ from harness.answer.answer import Answer
 from harness.answer.prompts import Prompt, read_prompts
 from harness.artefact import environment
 from harness.artefact.environment import STAGES
-from harness.artefact.keys import Files, key_view
+from harness.artefact.keys import Files
 from harness.artefact.store import Store
 from harness.common.commands import harness
 from harness.common.executor_names import BY_SERVICE
@@ -29,10 +29,23 @@ from harness.modeling import load
 from harness.modeling.memory import shapes
 from harness.modeling.template_pieces import pieces
 from harness.row.load import LoadedRow
-from harness.row.rejudged import AGAINST_ITSELF, RetiredVerdicts, bridge_rows, published_row
+from harness.row.rejudged import (
+    AGAINST_ITSELF,
+    RetiredVerdicts,
+    bridge_rows,
+    digests,
+    published_row,
+)
 from harness.row.row import Row
 from harness.run import training_data
-from harness.run.bridging import Texts, check_distinct, check_pairs, verdicts_of
+from harness.run.bridging import (
+    Texts,
+    against_itself,
+    check_distinct,
+    check_pairs,
+    given_texts,
+    verdicts_of,
+)
 from harness.run.executors import HOST, on_loopback
 from harness.run.plan import RowPlan, StagePlan, command_for, dump, endpoints_of, evaluated
 from harness.spec.base import Endpoint
@@ -85,8 +98,8 @@ def check(
 
 def check_own(plan: RowPlan) -> None:
     """Raises InputError for a row whose own answers are what it would be held against."""
-    if plan.is_held_against_itself:
-        raise InputError(f"row {plan.row.row}: {AGAINST_ITSELF}", GIVE_OWN)
+    if plan.published is not None and plan.against_itself:
+        raise InputError(f"row {plan.row.row}: {plan.against_itself}", GIVE_OWN)
 
 
 def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor: str) -> None:
@@ -236,10 +249,14 @@ def _check_not_published(row: Row, published: Row, files: Files) -> None:
     assert row.answer is not None
     assert published.answer is not None
     own = row.answer.engine.given_outputs
-    if own is not None and key_view(own, files) == key_view(
-        published.answer.engine.given_outputs, files
-    ):
-        raise InputError(AGAINST_ITSELF, GIVE_OWN)
+    theirs = published.answer.engine.given_outputs
+    if own is None or theirs is None:
+        return
+    text = AGAINST_ITSELF
+    if digests(own, files.digest) != digests(theirs):
+        text = against_itself(given_texts(own, files), given_texts(theirs, files))
+    if text:
+        raise InputError(text, GIVE_OWN)
 
 
 def check_prices(row: Row) -> None:

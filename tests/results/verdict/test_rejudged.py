@@ -184,12 +184,17 @@ def test_where_theirs_are_not_judged_yet_it_says_what_does_it(tmp_path: Path) ->
     assert f"2 stages of it not made yet: harness run {spec}" in found
 
 
+@pytest.mark.parametrize("own", ["the file", "other bytes"])
 def test_the_studys_own_answers_are_not_held_against_themselves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
 ) -> None:
     specs = tmp_path / "specs"
     parts, published = evaluation(specs), outputs(tmp_path, "published")
     parts["answer"]["engine"] = {"kind": "reference", "outputs": "published.json"}
+    alike = ""
+    if own == "other bytes":
+        parts["answer"]["engine"]["outputs"] = copied(specs / "published.json", PROMPTS // 10)
+        alike = f" ({PROMPTS - PROMPTS // 10 + 1} of {PROMPTS + 1} answers are the same"
     numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
     changes: dict[str, Any] = {"eval": parts, "reported": numbers, "replicates": {"judge": 2}}
     spec = scored_row(tmp_path, **changes)
@@ -202,6 +207,7 @@ def test_the_studys_own_answers_are_not_held_against_themselves(
         assert result.exit_code == 2, args
         text = " ".join(result.output.split())
         assert "the row's own answers are the study's own (reported.outputs)" in text, args
+        assert f"they would be held against themselves{alike}" in text, args
         assert "Give the row answers of its own (eval.answer.engine); or leave out" in text, args
 
     for args in (*commands, settle):
@@ -214,13 +220,58 @@ def test_the_studys_own_answers_are_not_held_against_themselves(
         check(*args)
     found = metric(tmp_path, spec)
     assert found["verdict"] == "not comparable: another judge"
-    assert found["reason"].endswith("they would be held against themselves")
+    assert "they would be held against themselves" in found["reason"]
     assert found["difference"]["low"] is None
     text = words(tmp_path, spec)
     assert "they would be held against themselves" in text
     assert "fewer than two" not in text
     del numbers["outputs"]
     assert command("plan", scored_row(tmp_path, **changes), *there).exit_code == 0
+
+
+def copied(path: Path, changed: int) -> dict[str, str]:
+    """The answers of a file in another one: in another order, with other white space, and so many of
+    them changed."""
+    rows = json.loads(path.read_text())
+    texts = [f"{row['output']} indeed" for row in rows[:changed]]
+    texts += [row["output"].replace(" ", "\n ") for row in rows[changed:]]
+    rows = [{**row, "output": text} for row, text in zip(rows, texts, strict=True)]
+    return given(path.with_name(f"copy-{path.name}"), rows[::-1])
+
+
+def test_what_a_study_pinned_by_digest_alone_is_known_without_it(tmp_path: Path) -> None:
+    parts, published = evaluation(tmp_path / "specs"), outputs(tmp_path, "published")
+    parts["answer"]["engine"] = {"kind": "reference", "outputs": "published.json"}
+    spec = row(tmp_path, outputs={"sha256": published["sha256"]})
+    tree = yaml.safe_load(spec.read_text())
+    spec.write_text(yaml.safe_dump({**tree, "eval": parts}))
+    result = command("validate", spec)
+    assert result.exit_code == 2
+    assert "the row's own answers are the study's own" in " ".join(result.output.split())
+
+
+def test_a_row_that_says_that_it_judges_the_studys_own_answers_is_told_so(tmp_path: Path) -> None:
+    """Of the same digest: it may be judged, and its number is compared with nothing."""
+    parts, published = evaluation(tmp_path / "specs"), outputs(tmp_path, "published")
+    parts["answer"]["engine"] = {"kind": "reference", "outputs": published}
+    numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
+    spec = scored_row(tmp_path, wins(800, PROMPTS), eval=parts, reported=numbers)
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "not comparable: another judge"
+    assert "the row's own answers are the study's own" in found["reason"]
+
+
+@pytest.mark.parametrize("changed", [PROMPTS // 5, PROMPTS])
+def test_other_answers_than_the_studys_are_held_against_them(tmp_path: Path, changed: int) -> None:
+    """A model that was made as the study's was may give many of the same."""
+    parts, published = evaluation(tmp_path / "specs"), outputs(tmp_path, "published")
+    own = copied(tmp_path / "specs" / "published.json", changed)
+    parts["answer"]["engine"] = {"kind": "reference", "outputs": own}
+    numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
+    judged = wins(510, PROMPTS), wins(500, PROMPTS)
+    changes: dict[str, Any] = {"reported": numbers, "replicates": {"judge": 1}}
+    spec = scored_row(tmp_path, *judged, eval=parts, **changes)
+    assert metric(tmp_path, spec)["verdict"] == "reproduced"
 
 
 def test_what_is_judged_beside_a_row_is_part_of_its_cost(
@@ -614,24 +665,24 @@ def test_a_model_named_twice_is_no_second_model(tmp_path: Path) -> None:
     assert "bridge names the same outputs twice" in result.output
 
 
+def copy_of(folder: Path, model: dict[str, Any], changed: int) -> dict[str, Any]:
+    """The bridging model, so many of its answers changed, and another's verdicts on it."""
+    outputs = copied(folder / "specs" / model["outputs"]["path"], changed)
+    verdicts = [
+        {"instruction": answer["instruction"], "output_2": answer["output"], "preference": 2.0}
+        for answer in json.loads((folder / "specs" / outputs["path"]).read_text())
+    ]
+    path = folder / "specs" / "copy-annotations.json"
+    return {"outputs": outputs, "annotations": given(path, verdicts)}
+
+
 @pytest.mark.parametrize("changed", [0, 1, PROMPTS // 2])
 def test_a_models_answers_in_another_file_are_no_second_model(tmp_path: Path, changed: int) -> None:
-    """In another order, with another name in it, other white space and some answers changed."""
     first, other = agreeing(tmp_path, 2)
-    rows = json.loads((tmp_path / "specs" / first["outputs"]["path"]).read_text())
-    texts = [row["output"].replace(" ", "\n\n ") + "\n" for row in rows]
-    texts[:changed] = [f"{text} indeed" for text in texts[:changed]]
-    again = [{**r, "output": text, "generator": "x"} for r, text in zip(rows, texts, strict=True)]
-    copy = {"outputs": given(tmp_path / "specs" / "copy.json", again[::-1])}
-    verdicts = [
-        {"instruction": r["instruction"], "output_2": text, "preference": 2.0}
-        for r, text in zip(rows, texts, strict=True)
-    ]
-    copy["annotations"] = given(tmp_path / "specs" / "copy-annotations.json", verdicts)
-    models = [first, other, copy]
-    spec = row(tmp_path, bridge=models)
+    spec = row(tmp_path, bridge=[first, other, copy_of(tmp_path, first, changed)])
     there = "--volume", tmp_path / "runs", "--executor", "local"
-    same = f"copy.json: {len(rows) - changed} of its {len(rows)} answers to prompts that "
+    count = PROMPTS + 1
+    same = f"copy-m0.json: {count - changed} of its {count} answers to prompts that "
     for words_of in (("validate", spec), ("run", spec, *there)):
         result = command(*words_of)
         assert result.exit_code == 2, words_of
@@ -645,8 +696,7 @@ def test_a_copy_that_an_earlier_version_judged_counts_for_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = agreeing(tmp_path, 1)[0]
-    rows = json.loads((tmp_path / "specs" / first["outputs"]["path"]).read_text())
-    copy = {**first, "outputs": given(tmp_path / "specs" / "copy.json", rows[::-1])}
+    copy = copy_of(tmp_path, first, 0)
     with monkeypatch.context() as patched:
         patched.setattr("harness.run.ready.check_distinct", lambda *_: None)
         spec = row(tmp_path, *[wins(500, PROMPTS)] * 3, bridge=[first, copy])

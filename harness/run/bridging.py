@@ -1,7 +1,8 @@
 """The published judge's verdicts on the answers of a bridging model; and which answers are the same."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from harness.answer.answer import Answer
@@ -10,11 +11,11 @@ from harness.answer.prompts import Prompt
 from harness.artefact.keys import Files
 from harness.common.progress import counted
 from harness.data.records import Record, read_records, text_field
-from harness.errors import InputError
+from harness.errors import InputError, raise_all
 from harness.row.published_judge import is_named
 from harness.row.rejudged import AGAINST_ITSELF, RetiredVerdicts
 from harness.row.reported import PublishedJudge
-from harness.spec.base import DataPath
+from harness.spec.base import SHA256, DataPath
 from harness.spec.prompts import OutputFiles
 from harness.stats.bridge import FEWEST_PROMPTS
 
@@ -67,7 +68,7 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
 
     Raises:
         InputError: it is no such file, or its verdicts are another annotator's, against another
-            baseline, on other outputs, or two that differ on one output.
+            baseline, on other outputs, or two that differ on one output: the first of each kind.
     """
     # Reading it imports all readers of an audit, which no plan or table needs.
     from harness.audit.parse.judged_pairs import as_preference
@@ -77,16 +78,24 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     times = Counter(prompt for prompt, _ in answers)
     places: Counter[tuple[str, str]] = Counter()
     verdicts: dict[PromptPlace, float] = {}
+    faults: dict[str, list[InputError]] = defaultdict(list)
     for record in read_records(path):
         fields = record.fields
-        _check_judge(record.place(path), fields, judge)
-        prompt = text_field(path, record, "instruction"), text_field(path, record, "input", "")
+        for kind, fault in _faults_of_judge(record.place(path), fields, judge):
+            faults[kind].append(fault)
+        try:
+            prompt = text_field(path, record, "instruction"), text_field(path, record, "input", "")
+        except InputError as e:
+            faults["prompt"].append(e)
+            continue
         judged = fields.get("output_2")
         if isinstance(judged, str) and prompt in texts and judged.strip() != texts[prompt]:
-            raise InputError(
-                f"{record.place(path)}: its verdict is on another output than {outputs} has for the "
-                f"prompt {prompt[0][:60]!r}",
-                "Give the outputs that were judged (reported.bridge, outputs).",
+            faults["output"].append(
+                InputError(
+                    f"{record.place(path)}: its verdict is on another output than {outputs} has for "
+                    f"the prompt {prompt[0][:60]!r}",
+                    "Give the outputs that were judged (reported.bridge, outputs).",
+                )
             )
         preference, _ = as_preference(fields.get("preference"))
         place = places[prompt]
@@ -100,12 +109,15 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
             empty = (number for number in earlier if (*prompt, number) not in verdicts)
             place = next(empty, place % times[prompt])
         if verdicts.setdefault((*prompt, place), preference - 1) != preference - 1:
-            raise InputError(
-                f"{record.place(path)}: a second, other verdict on the same output, of the prompt "
-                f"{prompt[0][:60]!r}",
-                "Which of them the published number counts is not known. Give the file that it is "
-                "computed from.",
+            faults["second"].append(
+                InputError(
+                    f"{record.place(path)}: a second, other verdict on the same output, of the prompt "
+                    f"{prompt[0][:60]!r}",
+                    "Which of them the published number counts is not known. Give the file that it is "
+                    "computed from.",
+                )
             )
+    raise_all([_first(alike) for alike in faults.values()])
     if not verdicts:
         raise InputError(
             f"{path} holds no verdicts from 1 (lost) to 2 (won)",
@@ -186,15 +198,38 @@ def _words(text: str) -> str:
     return " ".join(text.split())
 
 
-def _check_judge(place: str, fields: Mapping[str, object], judge: PublishedJudge) -> None:
-    for name, of_record, wanted in (
-        ("annotator", fields.get("annotator"), judge.annotator),
-        ("baseline", fields.get("generator_1"), judge.baseline),
+def _first(faults: Sequence[InputError]) -> InputError:
+    """The first of one kind, with how many more there are in its file."""
+    first, more = faults[0], len(faults) - 1
+    words = f" (and {counted(more, 'more record')} like it)" if more else ""
+    return InputError(f"{first.message}{words}", first.hint)
+
+
+def _faults_of_judge(
+    place: str, fields: Mapping[str, object], judge: PublishedJudge
+) -> Iterator[tuple[str, InputError]]:
+    """Of a verdict's annotator and baseline, where they are not the published judge's. A baseline that
+    is named by its digest is called nothing that a verdict could name."""
+    baseline = None if re.fullmatch(SHA256, judge.baseline or "") else judge.baseline
+    for name, field, wanted in (
+        ("annotator", "annotator", judge.annotator),
+        ("baseline", "generator_1", baseline),
     ):
-        if wanted is not None and isinstance(of_record, str) and not is_named(wanted, of_record):
-            raise InputError(
-                f"{place}: the {name} of this verdict is {of_record!r}, that of the published number "
-                f"{wanted!r}",
-                f"A bridge needs verdicts of the judge that gave the published number "
-                f"(reported.judge.{name}).",
+        found = fields.get(field)
+        if wanted is None or not isinstance(found, str) or is_named(wanted, found):
+            continue
+        if name == "baseline" and is_named(found, wanted):  # named as the file that it stands in
+            continue
+        hint = (
+            "A bridge needs verdicts of the judge that gave the published number. If these are, write "
+            f"reported.judge.{name}: {found}, as they call it."
+        )
+        if name == "baseline":
+            hint += (
+                " The row's own reference may be another, or have another name (docs/results.md)."
             )
+        message = (
+            f"{place}: the {name} of this verdict ({field}) is {found!r}, that of the published number "
+            f"(reported.judge.{name}) {wanted!r}"
+        )
+        yield name, InputError(message, hint)

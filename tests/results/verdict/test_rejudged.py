@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -417,6 +418,52 @@ def test_a_judged_model_that_is_no_bridge_stops_what_is_still_to_be_paid(tmp_pat
     assert len(list((tmp_path / "runs").rglob("manifest.json"))) == made
 
 
+def test_every_fault_of_every_bridging_model_is_told_at_once(tmp_path: Path) -> None:
+    """Of all rows, each with its place, by `validate`; and by `verify`, which says that they are not
+    judged yet."""
+    models, specs = agreeing(tmp_path, 3), tmp_path / "specs"
+    other = {"annotator": "x", "generator_1": "y"}
+    models[0]["annotations"] = annotations(tmp_path, "m0", wins(900, PROMPTS), **other)
+    models[1]["annotations"] = annotations(tmp_path, "m1", wins(10, 29))
+    models[2]["outputs"] = {**models[2]["outputs"], **given(specs / "broken.json", [{"a": 1}])}
+    spec = row(tmp_path, bridge=models)
+    second = specs / "two.yaml"
+    second.write_text(spec.read_text().replace("row: one", "row: two"))
+    lines = spec.read_text().splitlines()
+    expected = [
+        (
+            "annotations",
+            0,
+            "m0-annotations.json:1 (record 1): the annotator of this verdict (annotator) is 'x'",
+        ),
+        (
+            "annotations",
+            0,
+            "m0-annotations.json:1 (record 1): the baseline of this verdict (generator_1) is 'y'",
+        ),
+        ("annotations", 1, "m1-annotations.json: of its 29 verdicts 29 are on the 2000 prompts"),
+        ("outputs", 2, "broken.json:1: no `instruction`; the fields here are: a"),
+    ]
+    result = command("validate", spec, second)
+    assert result.exit_code == 2
+    told = result.stderr.splitlines()
+    for path in (spec, second):
+        for field, number, text in expected:
+            sentence = f"{path}:.*{re.escape(str(specs))}/{re.escape(text)}"
+            (found,) = [line for line in told if re.match(f"error: {sentence}", line)]
+            if field == "annotations":
+                place = int(found.split(":")[2])
+                assert f"m{number}-annotations.json" in "".join(lines[place - 1 : place + 2])
+    assert any("like it)" in line for line in told)
+    assert "8 faults in what the specs name" in told
+    words_of = verified(tmp_path, spec)
+    assert words_of.exit_code == 4
+    found = json.loads(verified(tmp_path, spec, "--json").output)["faults"]
+    for _, _, text in expected:
+        assert sum(text in fault for fault in found) == 1
+        assert text in " ".join(words_of.output.split())
+
+
 def test_more_prompts_of_a_bridging_model_than_there_are_are_refused_by_its_own_field(
     tmp_path: Path,
 ) -> None:
@@ -438,9 +485,12 @@ def test_verdicts_on_prompts_that_the_row_does_not_ask_are_no_bridge(tmp_path: P
     ("changes", "sentence"),
     [
         ({"annotator": "alpaca_eval_gpt4"},
-         "the annotator of this verdict is 'alpaca_eval_gpt4', that of the published number 'chatgpt'"),
+         r"the annotator of this verdict \(annotator\) is 'alpaca_eval_gpt4', that of the published "
+         r"number \(reported.judge.annotator\) 'chatgpt'"),
         ({"generator_1": "text_davinci_003"},
-         "the baseline of this verdict is 'text_davinci_003', that of the published number 'prompts'"),
+         r"the baseline of this verdict \(generator_1\) is 'text_davinci_003', that of the published "
+         r"number \(reported.judge.baseline\) 'prompts' .*\n.*write reported.judge.baseline: "
+         "text_davinci_003, as they call it"),
         ({"output_2": "something else"}, "its verdict is on another output than"),
         ({"preference": None}, "holds no verdicts"),
     ],
@@ -451,6 +501,16 @@ def test_verdicts_that_are_not_the_published_judges_on_these_outputs_are_found_b
     with pytest.raises(InputError, match=sentence):
         bridged(tmp_path, 1, **changes)
     assert not list((tmp_path / "runs").rglob("manifest.json"))
+
+
+def test_what_the_error_says_to_write_or_a_digest_as_the_baseline_mends_it(tmp_path: Path) -> None:
+    """Whatever the row's own reference is called."""
+    verdicts = annotations(tmp_path, "m", wins(900, PROMPTS), generator_1="text_davinci_003")
+    model = {"outputs": outputs(tmp_path, "m"), "annotations": verdicts}
+    name = "text_davinci_003"
+    for baseline in (name, "text-davinci-003", f"{name}.json", "0" * 64):
+        spec = row(tmp_path, bridge=[model], judge={**OTHER, "baseline": baseline})
+        assert command("validate", spec).exit_code == 0, baseline
 
 
 @pytest.mark.parametrize("second", [1.0, 2.0])

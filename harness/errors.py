@@ -1,7 +1,7 @@
 """The two faults a person can meet: bad input (exit code 2) and a run that failed (exit code 1)."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 REDACTED = "[key]"
@@ -54,6 +54,27 @@ class InputError(HarnessError):
     setting: tuple[str | int, ...] = ()
     """The path in a spec of what is to blame, as far as it is known."""
 
+    @property
+    def parts(self) -> "Sequence[InputError]":
+        """The faults that it tells."""
+        return [self]
+
+
+class Faults(InputError):
+    """Several faults at once. `of`: what they are counted as, at their end: `in the specs`; without it
+    they are not counted."""
+
+    def __init__(self, parts: Sequence[InputError], of: str = "", hint: str | None = None) -> None:
+        self._parts = list(parts)
+        self.count = f"{len(parts)} fault{'s' if len(parts) > 1 else ''} {of}" if of else ""
+        hints = dict.fromkeys(part.hint for part in parts) if hint is None else [hint]
+        messages = [*(part.message for part in parts), self.count]
+        super().__init__("\n".join(filter(None, messages)), "\n".join(filter(None, hints)))
+
+    @property
+    def parts(self) -> Sequence[InputError]:
+        return self._parts
+
 
 class DataAbsent(InputError):
     """A given file that a row reads is not there. Of a folder of specs, the other rows still run."""
@@ -76,8 +97,27 @@ def blamed(*path: str | int) -> Iterator[None]:
     try:
         yield
     except InputError as e:
-        e.setting = (*path, *e.setting)
+        for part in e.parts:
+            part.setting = (*path, *part.setting)
         raise
+
+
+@contextmanager
+def kept(faults: list[InputError]) -> Iterator[None]:
+    """What is refused within is added to the faults that are to be told together, each once."""
+    try:
+        yield
+    except InputError as e:
+        known = {fault.message for fault in faults}
+        faults += [part for part in e.parts if part.message not in known]
+
+
+def raise_all(faults: Sequence[InputError]) -> None:
+    """Raises the fault, or all of them as Faults; nothing where there is none."""
+    if len(faults) > 1:
+        raise Faults(faults)
+    for fault in faults:
+        raise fault
 
 
 def holds_key(text: str) -> bool:

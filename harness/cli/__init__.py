@@ -44,7 +44,7 @@ from harness.cli import (
 from harness.cli.signals import StopOrders
 from harness.common.commands import harness, name_volume
 from harness.common.encoding import tolerate_any_terminal
-from harness.errors import HarnessError, InputError, Interrupted, masked
+from harness.errors import Faults, HarnessError, InputError, Interrupted, masked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ class Group(click.Group):
             # What a library makes of an order to stop may look like a fault of what it was loading.
             if isinstance(e, HarnessError) and not (orders.came and isinstance(e, InputError)):
                 fault = e
-            _complain(fault.message, fault.hint)
+            _complain_of(fault)
             sys.exit(fault.exit_code)
         except UnicodeEncodeError as e:
             if e.encoding.lower() == "utf-8" or e.encoding != sys.getfilesystemencoding():
@@ -149,6 +149,19 @@ def _masked_usage() -> "Iterator[None]":
         if text == e.format_message():
             raise
         raise click.UsageError(text, e.ctx) from None
+
+
+def _complain_of(fault: HarnessError) -> None:
+    """Of several faults each is told as one."""
+    from harness.common.progress import plain
+
+    if not isinstance(fault, Faults):
+        _complain(fault.message, fault.hint)
+        return
+    for part in fault.parts:
+        _complain(part.message, "")
+    for text in filter(None, (fault.count, fault.hint)):
+        click.echo(plain(text), err=True)
 
 
 def _complain(message: str, hint: str) -> None:

@@ -8,10 +8,13 @@ import click
 
 from harness.cli.options import SPECS
 from harness.cli.workspace import inputs_folder, load_specs
-from harness.errors import DataAbsent, InputError, NotFetched
+from harness.errors import DataAbsent, Faults, InputError, NotFetched
 
 if TYPE_CHECKING:
     from harness.row.load import LoadedRow
+
+Told = dict[tuple[str, str], str]
+"""Where a fault is, and what it is -> the hint."""
 
 
 @click.command()
@@ -31,15 +34,21 @@ def validate(specs: tuple[Path, ...], inputs: Path | None) -> None:
     rows = load_specs(specs)
     for folder in dict.fromkeys(row.path.parent for row in rows):
         layouts_beside(folder)
-    summary = f"; {_check_given(rows, inputs)}" if inputs is not None else ""
-    for line in _readings(rows, inputs):
+    faults: Told = {}
+    summary = f"; {_check_given(rows, inputs, faults)}" if inputs is not None else ""
+    of = "in the given data" if faults else "in what the specs name"
+    lines = _readings(rows, inputs, faults)
+    if faults:
+        raise Faults([InputError(f"{at}: {text}", hint) for (at, text), hint in faults.items()], of)
+    for line in lines:
         click.echo(line)
     click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault{summary}")
 
 
-def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
+def _readings(rows: "list[LoadedRow]", inputs: Path | None, faults: Told) -> list[str]:
     """What the files hold that rows train on or import, and notes on servers, each once; a look at
-    all else that stages read. Without the folder of given data, of what stands beside the specs."""
+    all else that stages read, whose faults are added. Without the folder of given data, of what stands
+    beside the specs."""
     from harness.artefact.keys import Files
     from harness.common.progress import plain
     from harness.row.row import Row
@@ -47,9 +56,8 @@ def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
     from harness.run.training_data import of_row
 
     files = Files(inputs_folder(inputs) if inputs is not None else None, None)
-    faults: dict[str, str] = {}
+    known = {text for _, text in faults}
     lines: dict[str, None] = {}
-    hints: dict[str, None] = {}
     notes: dict[str, None] = {}
 
     def read(row: Row) -> None:
@@ -64,20 +72,19 @@ def _readings(rows: "list[LoadedRow]", inputs: Path | None) -> list[str]:
             except DataAbsent:
                 continue
             except InputError as e:
-                faults.setdefault(e.message, f"{loaded.place(e.setting)}: {e.message}")
-                hints[e.hint] = None
-    if faults:
-        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in what the specs name"
-        raise InputError("\n".join([*faults.values(), count]), "\n".join(filter(None, hints)))
+                for part in e.parts:
+                    if part.message not in known:
+                        faults[str(loaded.place(part.setting)), part.message] = part.hint
     return [*lines, *notes]
 
 
-def _check_given(rows: "list[LoadedRow]", inputs: Path) -> str:
-    """Whether the given data of rows is there, with its bytes; what was found, in words."""
+def _check_given(rows: "list[LoadedRow]", inputs: Path, faults: Told) -> str:
+    """Whether the given data of rows is there, with its bytes; what was found, in words. What is not is
+    added to the faults."""
     from harness.artefact.keys import Files, iter_data
 
     files = Files(inputs_folder(inputs), None)
-    faults: dict[str, str] = {}
+    known: set[str] = set()
     pinned: set[Path] = set()
     unpinned: set[Path] = set()
     addressed: set[str | None] = set()
@@ -89,10 +96,9 @@ def _check_given(rows: "list[LoadedRow]", inputs: Path) -> str:
             except NotFetched:
                 addressed.add(data.sha256)
             except InputError as e:
-                faults.setdefault(e.message, f"{loaded.path}: {e.message}")
-    if faults:
-        count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''} in the given data"
-        raise InputError("\n".join([*faults.values(), count]))
+                if e.message not in known:
+                    faults[str(loaded.path), e.message] = ""
+                known.add(e.message)
     summary = (
         f"given data: {len(pinned)} with the right sha256, {len(unpinned - pinned)} not pinned"
     )

@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from harness.artefact.keys import Files
 from harness.common import numbers
 from harness.common.commands import harness
 from harness.common.hanging import print_hanging
 from harness.common.progress import counted, plain
+from harness.errors import InputError
 from harness.results.line import MatrixLine, marks
 from harness.results.matrix import lines_of
 from harness.results.verdict.deciding import assumed, more
@@ -23,6 +25,7 @@ from harness.results.verdict.verdict import ANOTHER_JUDGE, Weighed, also_within
 from harness.row.load import LoadedRow
 from harness.row.published_judge import in_words, own_judge
 from harness.row.rejudged import WIN_RATE, is_rejudged
+from harness.run import ready
 from harness.run.plan import Planner
 from harness.sim.retired import NAME as RETIRED
 from harness.stats.bridge import FEW_MODELS
@@ -56,8 +59,14 @@ def show_verification(
     if loaded.row.reported:
         lines = [line for line in lines if line.cells.metric in loaded.row.reported]
     code = exit_code(lines)
+    faults = _faults(loaded, lines)
     if as_json:
-        metrics = {"row": loaded.row.row, "exit_code": code, "metrics": list(map(to_dict, lines))}
+        metrics = {
+            "row": loaded.row.row,
+            "exit_code": code,
+            "metrics": list(map(to_dict, lines)),
+            "faults": faults,
+        }
         console.file.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
         return code
     if not lines:
@@ -65,13 +74,27 @@ def show_verification(
         console.print(f"{name}: neither reports nor measures a score", highlight=False)
     for line in lines:
         _show(console, line)
-    for heading, notes in _notes(lines):
+    for heading, notes in [*_notes(lines), *([("faults", faults)] if faults else [])]:
         console.print(f"[bold]{heading}[/]")
         for note in notes:
             print_hanging(console, f"  - {plain(note)}")
     for text in _commands(loaded, lines):
         print_hanging(console, plain(text))
     return code
+
+
+def _faults(loaded: LoadedRow, lines: Sequence[MatrixLine]) -> list[str]:
+    """What is wrong with the files of what is judged beside the row, as `harness validate` tells it,
+    without what the verdicts say. Not among the sentences: specs' paths stand in it."""
+    plan = next((line.plan for line in lines if line.plan is not None), None)
+    planner = plan.stages[0].planner if plan is not None and plan.stages else None
+    try:
+        ready.check_beside(loaded, planner.files if planner is not None else Files(None, None))
+    except InputError as e:
+        said = " ".join(line.cells.verdict_reason for line in lines)
+        parts = [part for part in e.parts if part.message not in said]
+        return [f"{loaded.place(part.setting)}: {part.message}. {part.hint}" for part in parts]
+    return []
 
 
 def _commands(loaded: LoadedRow, lines: Sequence[MatrixLine]) -> Iterator[str]:
@@ -188,7 +211,7 @@ def _against(line: MatrixLine) -> str:
     if against is None:
         if plan is None or plan.published is None or not is_rejudged(c.metric):
             return ""
-        if plan.is_held_against_itself:  # which the verdict says
+        if plan.against_itself:  # which the verdict says
             return ""
         if all(stage.artefact for stage in plan.published.final()):
             return f"of {theirs} and ours fewer than two prompts were both judged"

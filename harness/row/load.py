@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from harness.errors import KEY_ADVICE, InputError, masked
+from harness.errors import KEY_ADVICE, Faults, InputError, masked
 from harness.row.row import Row
 from harness.row.settings import STUDIED
 from harness.spec.base import REVISION, SHA256, models_in
@@ -34,13 +34,12 @@ class LoadedRow:
         return self.tree.at(tuple(setting))[1] if self.tree and setting else self.path
 
 
-class SpecFaults(InputError):
+class SpecFaults(Faults):
     """The specs have faults; `faults` lists them all."""
 
     def __init__(self, faults: Sequence[Fault], hint: str = "") -> None:
         self.faults = sorted(set(faults))
-        count = f"{len(self.faults)} fault{'s' if len(self.faults) > 1 else ''} in the specs"
-        super().__init__("\n".join([*map(str, self.faults), count]), hint)
+        super().__init__([InputError(str(fault)) for fault in self.faults], "in the specs", hint)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What a row's judge judges beside the row where the published numbers have another judge: the answers
 that the study published for the row, and other models' that the published judge has judged."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 
 from harness.answer.answer import Answer
 from harness.answer.engines.given import ReferenceEngine
@@ -79,19 +80,27 @@ def published_row(loaded: LoadedRow) -> LoadedRow | None:
     their published number needs no other judging, or where they are what the row itself judges."""
     row = loaded.row
     outputs = published_outputs(row)
-    if outputs is None or not has_another_judge(row):
+    if outputs is None or not has_another_judge(row) or judges_published(row):
         return None
     assert row.answer is not None
-    if _digests(row.answer.engine.given_outputs) == _digests(outputs):
-        return None
     return _given(loaded, outputs, PUBLISHED, row.answer.prompts)
 
 
-def _digests(outputs: DataPath | OutputFiles | None) -> set[str | None]:
-    """Of what the answers are read from, and the column's name."""
+def judges_published(row: Row) -> bool:
+    """Whether the row's own answers are said to be the study's own, by the same sha256."""
+    own = row.answer.engine.given_outputs if row.answer is not None else None
+    theirs = published_outputs(row)
+    return own is not None and theirs is not None and digests(own) == digests(theirs)
+
+
+def digests(
+    outputs: DataPath | OutputFiles,
+    digest: Callable[[DataPath], str | None] = attrgetter("sha256"),
+) -> set[str | None]:
+    """Of what the answers are read from, and the column's name. `digest`: of one file."""
     if isinstance(outputs, OutputFiles):
-        return {outputs.output, *(file.sha256 for file in outputs.files.values())}
-    return {outputs.sha256} if outputs is not None else set()
+        return {outputs.output, *map(digest, outputs.files.values())}
+    return {digest(outputs)}
 
 
 def bridge_rows(loaded: LoadedRow) -> Iterator[BridgeRow]:

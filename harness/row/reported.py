@@ -21,8 +21,10 @@ class PublishedJudge(Spec):
     annotator: Annotated[str, NO_KEY] | None = None
     """alpaca_eval's name of how the model was asked; of other judges the harness's kind of judge."""
     baseline: Annotated[str, NO_KEY] | None = None
-    """Whose outputs the row's were compared with, as the row's `reference` (path, address or row)
-    names it: `gpt4_1106_preview`; or the sha256 of their file."""
+    """Whose outputs it compared the model's with, as its stored verdicts name them (`generator_1`):
+    `gpt4_1106_preview`. The row's judge has the same baseline where its `reference` is called so (a
+    file, `gpt4_1106_preview_outputs.json`, a folder of it, a column, a row), and else counts as
+    another. Or the sha256 of the reference's file, whatever the verdicts call it."""
 
     @model_validator(mode="after")
     def _says_something(self) -> "PublishedJudge":
@@ -105,9 +107,10 @@ class BridgingModel(Spec):
     """A model whose answers the published judge has judged, as it has the row's."""
 
     outputs: PublishedFile
-    """Its answers, to be judged by the row's judge."""
+    """Its answers, to be judged by the row's judge; with their sha256."""
     annotations: PublishedFile
-    """The published judge's verdicts on them, against the same baseline."""
+    """The published judge's verdicts on them, against its baseline (`reported.judge.baseline`); with
+    their sha256."""
     prompts: Annotated[int, Field(ge=FEWEST_PROMPTS)] | None = None
     """A seeded sample of so many of the row's prompts, 30 at least, of each of several sets; left open,
     all of them."""
@@ -121,12 +124,14 @@ class ReportedNumbers(Spec, Mapping[str, Reported]):
     judge: PublishedJudge | None = None
     """Who judged, for all metrics that say no judge of their own; losses have none."""
     outputs: PublishedFiles = ()
-    """The model's answers that the study itself published for this row; or a list of several files."""
+    """The model's answers that the study itself published for this row; or a list of several files.
+    Each with its sha256."""
     output_column: Annotated[str, NO_KEY] | None = None
     """The column of `outputs` with the model's answers, where files such as AlpaGasus's have several
     models'; left open: they are in alpaca_eval's format."""
     annotations: PublishedFiles = ()
-    """The judge's verdicts that it published for this row; or a list of several files."""
+    """The judge's verdicts that it published for this row; or a list of several files. Each with its
+    sha256."""
     bridge: tuple[BridgingModel, ...] = ()
     """Where the row's judge is another: what tells how the two judges differ."""
 

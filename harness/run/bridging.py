@@ -1,23 +1,34 @@
-"""The published judge's verdicts on the answers of a bridging model."""
+"""The published judge's verdicts on the answers of a bridging model; and which answers are the same."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from harness.answer.answer import Answer
+from harness.answer.outputs import given_records
 from harness.answer.prompts import Prompt
 from harness.artefact.keys import Files
 from harness.common.progress import counted
-from harness.data.records import read_records, text_field
-from harness.errors import InputError
+from harness.data.records import Record, read_records, text_field
+from harness.errors import InputError, raise_all
 from harness.row.published_judge import is_named
-from harness.row.rejudged import RetiredVerdicts
+from harness.row.rejudged import AGAINST_ITSELF, RetiredVerdicts
 from harness.row.reported import PublishedJudge
-from harness.spec.base import DataPath
+from harness.spec.base import SHA256, DataPath
+from harness.spec.prompts import OutputFiles
 from harness.stats.bridge import FEWEST_PROMPTS
 
 PromptPlace = tuple[str, str, int]
 """Instruction, input, and which time they stand in the prompt set, from 0."""
+Texts = dict[tuple[str, str], str]
+"""Instruction and input -> an answer to them, with one space for all white space."""
+SAME_MODEL = 0.5
+"""The share of answers from which on they are one model's: of ten published files of Mini-LIMA's, those
+of different models share 42 of 805 at most, and the three of one model all 805."""
+SAME_ANSWERS = 0.9
+"""The share from which on a row's own given answers are the study's own. It is larger: a model that was
+made as the study's was, and answers greedily, may well give many of the same."""
 
 
 def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[PromptPlace, float]:
@@ -57,26 +68,34 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
 
     Raises:
         InputError: it is no such file, or its verdicts are another annotator's, against another
-            baseline, on other outputs, or two that differ on one output.
+            baseline, on other outputs, or two that differ on one output: the first of each kind.
     """
     # Reading it imports all readers of an audit, which no plan or table needs.
     from harness.audit.parse.judged_pairs import as_preference
 
-    answers = _answers(outputs)
+    answers = _answers(outputs, read_records(outputs))
     texts = dict(answers)
     times = Counter(prompt for prompt, _ in answers)
     places: Counter[tuple[str, str]] = Counter()
     verdicts: dict[PromptPlace, float] = {}
+    faults: dict[str, list[InputError]] = defaultdict(list)
     for record in read_records(path):
         fields = record.fields
-        _check_judge(record.place(path), fields, judge)
-        prompt = text_field(path, record, "instruction"), text_field(path, record, "input", "")
+        for kind, fault in _faults_of_judge(record.place(path), fields, judge):
+            faults[kind].append(fault)
+        try:
+            prompt = text_field(path, record, "instruction"), text_field(path, record, "input", "")
+        except InputError as e:
+            faults["prompt"].append(e)
+            continue
         judged = fields.get("output_2")
         if isinstance(judged, str) and prompt in texts and judged.strip() != texts[prompt]:
-            raise InputError(
-                f"{record.place(path)}: its verdict is on another output than {outputs} has for the "
-                f"prompt {prompt[0][:60]!r}",
-                "Give the outputs that were judged (reported.bridge, outputs).",
+            faults["output"].append(
+                InputError(
+                    f"{record.place(path)}: its verdict is on another output than {outputs} has for "
+                    f"the prompt {prompt[0][:60]!r}",
+                    "Give the outputs that were judged (reported.bridge, outputs).",
+                )
             )
         preference, _ = as_preference(fields.get("preference"))
         place = places[prompt]
@@ -90,12 +109,15 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
             empty = (number for number in earlier if (*prompt, number) not in verdicts)
             place = next(empty, place % times[prompt])
         if verdicts.setdefault((*prompt, place), preference - 1) != preference - 1:
-            raise InputError(
-                f"{record.place(path)}: a second, other verdict on the same output, of the prompt "
-                f"{prompt[0][:60]!r}",
-                "Which of them the published number counts is not known. Give the file that it is "
-                "computed from.",
+            faults["second"].append(
+                InputError(
+                    f"{record.place(path)}: a second, other verdict on the same output, of the prompt "
+                    f"{prompt[0][:60]!r}",
+                    "Which of them the published number counts is not known. Give the file that it is "
+                    "computed from.",
+                )
             )
+    raise_all([_first(alike) for alike in faults.values()])
     if not verdicts:
         raise InputError(
             f"{path} holds no verdicts from 1 (lost) to 2 (won)",
@@ -104,42 +126,110 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     return verdicts
 
 
-def check_distinct(outputs: Path, others: dict[Path, dict[tuple[str, str], str]]) -> None:
-    """Raises InputError where a bridging model's answers are those of another: of as many prompts as a
-    bridge needs, or more, all the same. `others`: those of the models before it, to which its own are
-    added."""
-    texts = dict(_answers(outputs))
-    for other, theirs in others.items():
-        same = [text == theirs[prompt] for prompt, text in texts.items() if prompt in theirs]
-        if len(same) >= FEWEST_PROMPTS and all(same):
+def check_distinct(answer: Answer, files: Files, others: dict[Path, Texts]) -> None:
+    """Look whether a bridging model's answers are another's: of as many prompts as a bridge needs, or
+    more, SAME_MODEL of them. `others`: those of the models before it, to which its own are added.
+
+    Raises:
+        NotFetched, DataAbsent: its file is not there.
+        InputError: they are, or its file cannot be read.
+    """
+    given = answer.engine.given_outputs
+    assert isinstance(given, DataPath)
+    outputs, texts = files.locate(given), given_texts(given, files)
+    copies = {other: alike(texts, theirs) for other, theirs in others.items()}
+    others[outputs] = texts
+    for other, (same, shared) in copies.items():
+        if shared >= FEWEST_PROMPTS and same >= SAME_MODEL * shared:
             raise InputError(
-                f"{outputs}: all {len(same)} answers to prompts that {other} has too are the same: it "
-                "is one model all the same",
+                f"{outputs}: {same} of its {shared} answers to prompts that {other} has too are the "
+                "same, but for white space: it is one model all the same",
                 "Name each bridging model once (reported.bridge).",
             )
-    others[outputs] = texts
 
 
-def _answers(outputs: Path) -> list[tuple[tuple[str, str], str]]:
+def given_texts(given: DataPath | OutputFiles, files: Files) -> Texts:
+    """The answers of given outputs.
+
+    Raises:
+        NotFetched, DataAbsent: a file is not there.
+        InputError: one cannot be read.
+    """
+    if isinstance(given, OutputFiles):
+        places = {name: _at(files.locate(file)) for name, file in given.files.items()}
+        path, records = given_records(OutputFiles(files=places, output=given.output))
+    else:
+        path, records = given_records(_at(files.locate(given)))
+    return {prompt: _words(text) for prompt, text in _answers(path, records)}
+
+
+def against_itself(own: Texts, theirs: Texts) -> str:
+    """That a row's own given answers are those which the study published for it, SAME_ANSWERS of them,
+    in words; empty where they are not."""
+    same, shared = alike(own, theirs)
+    if not shared or same < SAME_ANSWERS * shared:
+        return ""
+    return f"{AGAINST_ITSELF} ({same} of {shared} answers are the same, but for white space)"
+
+
+def alike(texts: Texts, others: Texts) -> tuple[int, int]:
+    """How many answers are the same, and to how many prompts both have one."""
+    shared = texts.keys() & others.keys()
+    return sum(texts[prompt] == others[prompt] for prompt in shared), len(shared)
+
+
+def _at(path: Path) -> DataPath:
+    return DataPath(path=str(path))
+
+
+def _answers(outputs: Path, records: Sequence[Record]) -> list[tuple[tuple[str, str], str]]:
     """Of each record instruction and input, and the answer without white space about it."""
     return [
         (
             (text_field(outputs, r, "instruction"), text_field(outputs, r, "input", "")),
             text_field(outputs, r, "output").strip(),
         )
-        for r in read_records(outputs)
+        for r in records
     ]
 
 
-def _check_judge(place: str, fields: Mapping[str, object], judge: PublishedJudge) -> None:
-    for name, of_record, wanted in (
-        ("annotator", fields.get("annotator"), judge.annotator),
-        ("baseline", fields.get("generator_1"), judge.baseline),
+def _words(text: str) -> str:
+    """The text with one space for all white space."""
+    return " ".join(text.split())
+
+
+def _first(faults: Sequence[InputError]) -> InputError:
+    """The first of one kind, with how many more there are in its file."""
+    first, more = faults[0], len(faults) - 1
+    words = f" (and {counted(more, 'more record')} like it)" if more else ""
+    return InputError(f"{first.message}{words}", first.hint)
+
+
+def _faults_of_judge(
+    place: str, fields: Mapping[str, object], judge: PublishedJudge
+) -> Iterator[tuple[str, InputError]]:
+    """Of a verdict's annotator and baseline, where they are not the published judge's. A baseline that
+    is named by its digest is called nothing that a verdict could name."""
+    baseline = None if re.fullmatch(SHA256, judge.baseline or "") else judge.baseline
+    for name, field, wanted in (
+        ("annotator", "annotator", judge.annotator),
+        ("baseline", "generator_1", baseline),
     ):
-        if wanted is not None and isinstance(of_record, str) and not is_named(wanted, of_record):
-            raise InputError(
-                f"{place}: the {name} of this verdict is {of_record!r}, that of the published number "
-                f"{wanted!r}",
-                f"A bridge needs verdicts of the judge that gave the published number "
-                f"(reported.judge.{name}).",
+        found = fields.get(field)
+        if wanted is None or not isinstance(found, str) or is_named(wanted, found):
+            continue
+        if name == "baseline" and is_named(found, wanted):  # named as the file that it stands in
+            continue
+        hint = (
+            "A bridge needs verdicts of the judge that gave the published number. If these are, write "
+            f"reported.judge.{name}: {found}, as they call it."
+        )
+        if name == "baseline":
+            hint += (
+                " The row's own reference may be another, or have another name (docs/results.md)."
             )
+        message = (
+            f"{place}: the {name} of this verdict ({field}) is {found!r}, that of the published number "
+            f"(reported.judge.{name}) {wanted!r}"
+        )
+        yield name, InputError(message, hint)

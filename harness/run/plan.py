@@ -38,9 +38,16 @@ from harness.judge.judge import BaseJudge
 from harness.llm.estimate import Estimate
 from harness.llm.prices import Prices
 from harness.row.load import LoadedRow, load_rows
-from harness.row.rejudged import RetiredVerdicts, bridge_rows, published_row
+from harness.row.rejudged import (
+    AGAINST_ITSELF,
+    RetiredVerdicts,
+    bridge_rows,
+    judges_published,
+    published_row,
+)
 from harness.row.row import Row
 from harness.row.twin import scaled
+from harness.run.bridging import Texts, against_itself, given_texts
 from harness.spec.base import DataPath, Endpoint
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel, ModelSource
@@ -364,11 +371,19 @@ class RowPlan:
             if s.artefact
         )
 
-    @property
-    def is_held_against_itself(self) -> bool:
-        """Whether the study's own answers are the row's own."""
-        answers = {s.id for s in self.own if s.stage == "answer"}
-        return self.published is not None and any(s.id in answers for s in self.published.stages)
+    @cached_property
+    def against_itself(self) -> str:
+        """That the row's own answers, which are given, are the study's own, in words; empty where they
+        are not. What a model answered for the row may be the same: it was reproduced."""
+        if self.published is None:
+            return AGAINST_ITSELF if judges_published(self.row) else ""
+        own, theirs = (
+            [s for s in plan.own if s.stage == "answer"] for plan in (self, self.published)
+        )
+        if {s.id for s in own} & {s.id for s in theirs}:
+            return AGAINST_ITSELF
+        found = (against_itself(_given_texts(o), _given_texts(t)) for o in own for t in theirs)
+        return next(filter(None, found), "")
 
     def beside(self) -> "list[RowPlan]":
         """What the row's judge judges beside the row."""
@@ -721,6 +736,19 @@ def engine_of(params: Mapping[str, Any]) -> BaseEngine | None:
     if answer is not None:
         return answer.engine
     return judge.asked_engine if judge is not None else None
+
+
+def _given_texts(stage: StagePlan) -> Texts:
+    """The given answers of an answer stage, as they were given or as it left them; none of a model, and
+    none that cannot be read here, which the stage tells."""
+    given = stage.params["answer"].engine.given_outputs
+    places = [given] if given is not None and stage.planner is not None else []
+    if given is not None and stage.artefact is not None:
+        places.append(DataPath(path=str(stage.artefact.folder / OUTPUTS)))
+    for place in places:
+        with contextlib.suppress(InputError):
+            return given_texts(place, stage.planner.files if stage.planner else Files(None, None))
+    return {}
 
 
 def dtype_of(params: Mapping[str, Any]) -> str:

@@ -17,11 +17,11 @@ from harness.answer.answer import Answer
 from harness.answer.prompts import Prompt, read_prompts
 from harness.artefact import environment
 from harness.artefact.environment import STAGES
-from harness.artefact.keys import Files, key_view
+from harness.artefact.keys import Files
 from harness.artefact.store import Store
 from harness.common.commands import harness
 from harness.common.executor_names import BY_SERVICE
-from harness.errors import DataAbsent, InputError, NotFetched, blamed
+from harness.errors import DataAbsent, InputError, NotFetched, blamed, kept, raise_all
 from harness.judge.judge import BaseJudge
 from harness.llm import prices
 from harness.llm.secrets import read_key
@@ -29,13 +29,26 @@ from harness.modeling import load
 from harness.modeling.memory import shapes
 from harness.modeling.template_pieces import pieces
 from harness.row.load import LoadedRow
-from harness.row.rejudged import AGAINST_ITSELF, RetiredVerdicts, bridge_rows, published_row
+from harness.row.rejudged import (
+    AGAINST_ITSELF,
+    RetiredVerdicts,
+    bridge_rows,
+    digests,
+    published_row,
+)
 from harness.row.row import Row
 from harness.run import training_data
-from harness.run.bridging import check_distinct, check_pairs, verdicts_of
+from harness.run.bridging import (
+    Texts,
+    against_itself,
+    check_distinct,
+    check_pairs,
+    given_texts,
+    verdicts_of,
+)
 from harness.run.executors import HOST, on_loopback
 from harness.run.plan import RowPlan, StagePlan, command_for, dump, endpoints_of, evaluated
-from harness.spec.base import DataPath, Endpoint
+from harness.spec.base import Endpoint
 from harness.spec.model_source import ModelSource
 from harness.spec.prompts import PromptSet
 from harness.spec.template import Template
@@ -59,10 +72,11 @@ def check(
         InputError: a stage could only fail.
     """
     check_own(plan)
-    models: dict[Path, dict[tuple[str, str], str]] = {}
+    faults: list[InputError] = []
+    models: dict[Path, Texts] = {}
     for other in plan.bridge if store is None else ():
-        with contextlib.suppress(DataAbsent):
-            _check_distinct(other.own[0].params["answer"], files, models)
+        with kept(faults), _of_row(other.row.row), contextlib.suppress(DataAbsent):
+            check_distinct(other.own[0].params["answer"], files, models)
     to_run = [s for s in plan.stages if s.status != "reuse"]
     for stage in itertools.chain(plan.own, *(other.own for other in plan.beside())):
         # Of a bridging model that is judged already the rest of the row would be paid in vain.
@@ -73,20 +87,26 @@ def check(
         if store is not None and not hubs:
             continue
         snapshots = {n: store.hub_folder(*hub) for n, hub in hubs.items()} if store else {}
-        try:
+        with kept(faults), contextlib.suppress(NotFetched, ImportError), _of_row(stage.row):
             _check(stage, files, {n: str(p) for n, p in snapshots.items() if p.is_dir()})
-        except NotFetched:
-            continue
-        except InputError as e:
-            raise InputError(f"row {stage.row}: {e.message}", e.hint) from None
-        except ImportError:
-            continue
+    raise_all(faults)
+
+
+@contextlib.contextmanager
+def _of_row(name: str) -> Iterator[None]:
+    """What is refused within is told as of this row."""
+    try:
+        yield
+    except NotFetched:
+        raise
+    except InputError as e:
+        raise_all([InputError(f"row {name}: {part.message}", part.hint) for part in e.parts])
 
 
 def check_own(plan: RowPlan) -> None:
     """Raises InputError for a row whose own answers are what it would be held against."""
-    if plan.is_held_against_itself:
-        raise InputError(f"row {plan.row.row}: {AGAINST_ITSELF}", GIVE_OWN)
+    if plan.published is not None and plan.against_itself:
+        raise InputError(f"row {plan.row.row}: {plan.against_itself}", GIVE_OWN)
 
 
 def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor: str) -> None:
@@ -197,49 +217,71 @@ def check_row(row: Row, files: Files) -> None:
     Raises:
         InputError: a stage could only fail.
     """
+    faults: list[InputError] = []
     for setting, stage, params in _reading(row):
-        with contextlib.suppress(DataAbsent, ImportError), blamed(*setting):
+        with kept(faults), contextlib.suppress(DataAbsent, ImportError), blamed(*setting):
             _check_reads(stage, params, files, {})
-    _check_beside(LoadedRow(row, Path(), False), files)
+    with kept(faults):
+        check_beside(LoadedRow(row, Path(), False), files)
     if row.answer is not None:
-        with blamed("eval", "answer", "engine"):
+        with kept(faults), blamed("eval", "answer", "engine"):
             row.answer.engine.check_model(row.model, row.train, ANSWERING)
     if row.model is not None and row.model.path is not None:
-        with contextlib.suppress(DataAbsent), blamed("model", "path"):
+        with kept(faults), contextlib.suppress(DataAbsent), blamed("model", "path"):
             load.check_model(files.locate(row.model.path))
         answer = row.answer
         is_asked = answer is not None and answer.template is None and answer.engine.uses_template
         if row.train is not None or is_asked:
-            with contextlib.suppress(DataAbsent), blamed("template"):
+            with kept(faults), contextlib.suppress(DataAbsent), blamed("template"):
                 _check_chat_template(row.template, row.model, files)
+    raise_all(faults)
 
 
-def _check_beside(loaded: LoadedRow, files: Files) -> None:
-    """What the row's judge judges beside the row."""
+def check_beside(loaded: LoadedRow, files: Files) -> None:
+    """Look at what the row's judge judges beside the row, as far as its files are here.
+
+    Raises:
+        InputError: it could not be used; every fault of every file is told.
+    """
+    faults: list[InputError] = []
+
+    @contextlib.contextmanager
+    def looking(*setting: str | int) -> Iterator[None]:
+        with kept(faults), contextlib.suppress(DataAbsent, ImportError), blamed(*setting):
+            yield
+
     published = published_row(loaded)
     if published is not None:
-        with contextlib.suppress(DataAbsent), blamed("eval", "answer", "engine"):
+        with looking("eval", "answer", "engine"):
             _check_not_published(loaded.row, published.row, files)
-        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "outputs"):
+        with looking("reported", "outputs"):
             _check_reads("answer", {"answer": published.row.answer}, files, {})
-    models: dict[Path, dict[tuple[str, str], str]] = {}
+    models: dict[Path, Texts] = {}
     for number, bridging in enumerate(bridge_rows(loaded)):
         answer = bridging.loaded.row.answer
         assert answer is not None
-        with contextlib.suppress(DataAbsent, ImportError), blamed("reported", "bridge", number):
+        place = "reported", "bridge", number
+        with looking(*place):
             _check_reads("answer", {"answer": answer}, files, {})
+        with looking(*place, "annotations"):
             _check_bridge(bridging.retired, answer, files, {})
-            _check_distinct(answer, files, models)
+        with looking(*place, "outputs"):
+            check_distinct(answer, files, models)
+    raise_all(faults)
 
 
 def _check_not_published(row: Row, published: Row, files: Files) -> None:
     assert row.answer is not None
     assert published.answer is not None
     own = row.answer.engine.given_outputs
-    if own is not None and key_view(own, files) == key_view(
-        published.answer.engine.given_outputs, files
-    ):
-        raise InputError(AGAINST_ITSELF, GIVE_OWN)
+    theirs = published.answer.engine.given_outputs
+    if own is None or theirs is None:
+        return
+    text = AGAINST_ITSELF
+    if digests(own, files.digest) != digests(theirs):
+        text = against_itself(given_texts(own, files), given_texts(theirs, files))
+    if text:
+        raise InputError(text, GIVE_OWN)
 
 
 def check_prices(row: Row) -> None:
@@ -327,14 +369,6 @@ def _check_bridge(
     # What is asked in later turns is not known yet.
     if prompts and not any(prompt.later for prompt in prompts):
         check_pairs(files.locate(retired.annotations), verdicts.keys(), prompts)
-
-
-def _check_distinct(
-    answer: Answer, files: Files, models: dict[Path, dict[tuple[str, str], str]]
-) -> None:
-    given = answer.engine.given_outputs
-    assert isinstance(given, DataPath)
-    check_distinct(files.locate(given), models)
 
 
 def _check_size(stage: StagePlan) -> None:

@@ -190,13 +190,16 @@ class DataPath(Spec):
 
     path: Annotated[str, BeforeValidator(_locate), Field(json_schema_extra=NOT_KEY)] = ""
     """A path relative to the YAML file, or `data:PATH` below the folder given with --inputs; `data:`
-    alone, or no path and no address: wherever below it a file has the sha256."""
+    alone, or no path and no address: wherever below it a file has the sha256, which is then needed."""
     sha256: Annotated[str, Field(pattern=SHA256)] | None = None
-    """What the bytes must be. Left open, it is computed, enters the key, and shows as not pinned."""
+    """What the bytes must be. Needed beside a `url`, without a `path`, and of what a study published
+    (`reported.outputs`, `reported.annotations`, `reported.bridge`). Of other files by `path` it may be
+    left open: it is then computed, enters the key, and shows as not pinned."""
     url: Annotated[
         tuple[Address, ...], BeforeValidator(as_list, json_schema_input_type=str | list[str])
     ] = Field(default=(), exclude=True, json_schema_extra=NOT_KEY)
-    """An address that has it (https:, file:), or several, of which the first that answers is taken."""
+    """An address that has it (https:, file:), or several, of which the first that answers is taken.
+    It needs the sha256."""
     member: Annotated[str, AfterValidator(check_member)] | None = Field(
         default=None, exclude=True, json_schema_extra=NOT_KEY
     )

@@ -695,3 +695,18 @@ def test_a_part_of_another_kind_replaces_the_one_it_extends_whole(folder: Path) 
     assert b.eval.answer.engine.kind == "null"
     assert b.eval.judge.kind == "preference"
     assert c.eval.judge.kind == "held_out_loss"
+
+
+@pytest.mark.parametrize("name", ["outputs", "annotations"])
+def test_each_published_file_says_that_it_needs_its_sha256(folder: Path, name: str) -> None:
+    """And a data path when it may be left open."""
+    sections = command("schema", "--markdown").stdout.split("\n## ")
+    told = {text.partition("\n")[0]: text.splitlines() for text in sections}
+    for heading in ("Reported numbers", "Bridging model"):
+        (field,) = [line for line in told[heading] if line.startswith(f"| `{name}` |")]
+        assert "sha256" in field
+    (words,) = [line for line in told["Data path"] if line.startswith("| `sha256` |")]
+    for place in ("url", f"reported.{name}", "reported.bridge"):
+        assert f"`{place}`" in words
+    (told_fault,) = faults_of(WHOLE + f"reported: {{{name}: prompt.txt}}\n")
+    assert "the sha256 of what was published is wanted" in told_fault

@@ -4,6 +4,7 @@ today's judge, or in the published judge's terms by a bridge of models that both
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from harness.artefact.keys import Files
 from harness.errors import DataAbsent, InputError
@@ -18,7 +19,7 @@ from harness.results.verdict.sides import (
     within_range,
 )
 from harness.row.rejudged import WIN_RATE
-from harness.run.bridging import PromptPlace, verdicts_of
+from harness.run.bridging import PromptPlace, Texts, check_distinct, verdicts_of
 from harness.run.plan import RowPlan
 from harness.stats.bridge import FEWEST_PROMPTS, Bridged, Predicted, Shift, shift
 from harness.stats.intervals import LEVEL, ScoreSpan, half_width
@@ -126,7 +127,8 @@ def in_their_terms(
     of the published number is added after the bridge.
 
     Raises:
-        InputError: the published judge's verdicts are not those on the bridging model's outputs.
+        InputError: the published judge's verdicts are not those on the bridging model's outputs, or
+            these are another bridging model's.
         Damaged: an artefact was changed.
     """
     found = _bridging(row_plan, None)
@@ -165,11 +167,14 @@ def _bridging(
     row_plan: RowPlan, files: Files | None
 ) -> dict[str, tuple[Shift, frozenset[PromptPlace]]]:
     """With each shift the prompts that the published judge has judged."""
-    found = {plan.row.row: _shift(plan, files) for plan in row_plan.bridge}
+    models: dict[Path, Texts] = {}
+    found = {plan.row.row: _shift(plan, files, models) for plan in row_plan.bridge}
     return {row: shift for row, shift in found.items() if shift is not None}
 
 
-def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, frozenset[PromptPlace]] | None:
+def _shift(
+    plan: RowPlan, files: Files | None, models: dict[Path, Texts]
+) -> tuple[Shift, frozenset[PromptPlace]] | None:
     evidence = gather(plan.row, WIN_RATE, plan.final(), every_grade=True)
     if evidence is None or not evidence.grades:
         return None
@@ -179,7 +184,9 @@ def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, frozenset[PromptP
     assert files is not None
     assert stage.retired is not None
     try:
-        retired = verdicts_of(stage.retired, stage.inputs["outputs"].params["answer"], files)
+        answer = stage.inputs["outputs"].params["answer"]
+        retired = verdicts_of(stage.retired, answer, files)
+        check_distinct(answer, files, models)
     except DataAbsent:
         return None
     both = [place for place in today if place in retired]

@@ -41,7 +41,7 @@ from harness.results.verdict.sides import (
     within_range,
 )
 from harness.row.published_judge import another_judge
-from harness.row.rejudged import AGAINST_ITSELF, WIN_RATE, is_rejudged
+from harness.row.rejudged import WIN_RATE, is_rejudged
 from harness.row.reported import Reported
 from harness.row.row import Row
 from harness.run.plan import RowPlan, StagePlan
@@ -189,10 +189,10 @@ def assess(
         another = another_judge(published, row.judge, served_models(evidence))
     weighed = judge(reported, evidence, simulated, margin_of(row, metric), another, level)
     weighed = replace(weighed, evidence=evidence)
+    if another and plan is not None and plan.against_itself:
+        reason = f"{weighed.verdict.reason}; {plan.against_itself}"
+        return replace(weighed, verdict=replace(weighed.verdict, reason=reason))
     if another and plan is not None and plan.beside():
-        if plan.is_held_against_itself:
-            reason = f"{weighed.verdict.reason}; {AGAINST_ITSELF}"
-            return replace(weighed, verdict=replace(weighed.verdict, reason=reason))
         try:
             return _rejudged(weighed, row, metric, planned, plan, level)
         except InputError as e:

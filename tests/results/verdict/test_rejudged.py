@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import math
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -184,12 +185,17 @@ def test_where_theirs_are_not_judged_yet_it_says_what_does_it(tmp_path: Path) ->
     assert f"2 stages of it not made yet: harness run {spec}" in found
 
 
+@pytest.mark.parametrize("own", ["the file", "other bytes"])
 def test_the_studys_own_answers_are_not_held_against_themselves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
 ) -> None:
     specs = tmp_path / "specs"
     parts, published = evaluation(specs), outputs(tmp_path, "published")
     parts["answer"]["engine"] = {"kind": "reference", "outputs": "published.json"}
+    alike = ""
+    if own == "other bytes":
+        parts["answer"]["engine"]["outputs"] = copied(specs / "published.json", PROMPTS // 10)
+        alike = f" ({PROMPTS - PROMPTS // 10 + 1} of {PROMPTS + 1} answers are the same"
     numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
     changes: dict[str, Any] = {"eval": parts, "reported": numbers, "replicates": {"judge": 2}}
     spec = scored_row(tmp_path, **changes)
@@ -202,6 +208,7 @@ def test_the_studys_own_answers_are_not_held_against_themselves(
         assert result.exit_code == 2, args
         text = " ".join(result.output.split())
         assert "the row's own answers are the study's own (reported.outputs)" in text, args
+        assert f"they would be held against themselves{alike}" in text, args
         assert "Give the row answers of its own (eval.answer.engine); or leave out" in text, args
 
     for args in (*commands, settle):
@@ -214,13 +221,58 @@ def test_the_studys_own_answers_are_not_held_against_themselves(
         check(*args)
     found = metric(tmp_path, spec)
     assert found["verdict"] == "not comparable: another judge"
-    assert found["reason"].endswith("they would be held against themselves")
+    assert "they would be held against themselves" in found["reason"]
     assert found["difference"]["low"] is None
     text = words(tmp_path, spec)
     assert "they would be held against themselves" in text
     assert "fewer than two" not in text
     del numbers["outputs"]
     assert command("plan", scored_row(tmp_path, **changes), *there).exit_code == 0
+
+
+def copied(path: Path, changed: int) -> dict[str, str]:
+    """The answers of a file in another one: in another order, with other white space, and so many of
+    them changed."""
+    rows = json.loads(path.read_text())
+    texts = [f"{row['output']} indeed" for row in rows[:changed]]
+    texts += [row["output"].replace(" ", "\n ") for row in rows[changed:]]
+    rows = [{**row, "output": text} for row, text in zip(rows, texts, strict=True)]
+    return given(path.with_name(f"copy-{path.name}"), rows[::-1])
+
+
+def test_what_a_study_pinned_by_digest_alone_is_known_without_it(tmp_path: Path) -> None:
+    parts, published = evaluation(tmp_path / "specs"), outputs(tmp_path, "published")
+    parts["answer"]["engine"] = {"kind": "reference", "outputs": "published.json"}
+    spec = row(tmp_path, outputs={"sha256": published["sha256"]})
+    tree = yaml.safe_load(spec.read_text())
+    spec.write_text(yaml.safe_dump({**tree, "eval": parts}))
+    result = command("validate", spec)
+    assert result.exit_code == 2
+    assert "the row's own answers are the study's own" in " ".join(result.output.split())
+
+
+def test_a_row_that_says_that_it_judges_the_studys_own_answers_is_told_so(tmp_path: Path) -> None:
+    """Of the same digest: it may be judged, and its number is compared with nothing."""
+    parts, published = evaluation(tmp_path / "specs"), outputs(tmp_path, "published")
+    parts["answer"]["engine"] = {"kind": "reference", "outputs": published}
+    numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
+    spec = scored_row(tmp_path, wins(800, PROMPTS), eval=parts, reported=numbers)
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "not comparable: another judge"
+    assert "the row's own answers are the study's own" in found["reason"]
+
+
+@pytest.mark.parametrize("changed", [PROMPTS // 5, PROMPTS])
+def test_other_answers_than_the_studys_are_held_against_them(tmp_path: Path, changed: int) -> None:
+    """A model that was made as the study's was may give many of the same."""
+    parts, published = evaluation(tmp_path / "specs"), outputs(tmp_path, "published")
+    own = copied(tmp_path / "specs" / "published.json", changed)
+    parts["answer"]["engine"] = {"kind": "reference", "outputs": own}
+    numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
+    judged = wins(510, PROMPTS), wins(500, PROMPTS)
+    changes: dict[str, Any] = {"reported": numbers, "replicates": {"judge": 1}}
+    spec = scored_row(tmp_path, *judged, eval=parts, **changes)
+    assert metric(tmp_path, spec)["verdict"] == "reproduced"
 
 
 def test_what_is_judged_beside_a_row_is_part_of_its_cost(
@@ -366,6 +418,52 @@ def test_a_judged_model_that_is_no_bridge_stops_what_is_still_to_be_paid(tmp_pat
     assert len(list((tmp_path / "runs").rglob("manifest.json"))) == made
 
 
+def test_every_fault_of_every_bridging_model_is_told_at_once(tmp_path: Path) -> None:
+    """Of all rows, each with its place, by `validate`; and by `verify`, which says that they are not
+    judged yet."""
+    models, specs = agreeing(tmp_path, 3), tmp_path / "specs"
+    other = {"annotator": "x", "generator_1": "y"}
+    models[0]["annotations"] = annotations(tmp_path, "m0", wins(900, PROMPTS), **other)
+    models[1]["annotations"] = annotations(tmp_path, "m1", wins(10, 29))
+    models[2]["outputs"] = {**models[2]["outputs"], **given(specs / "broken.json", [{"a": 1}])}
+    spec = row(tmp_path, bridge=models)
+    second = specs / "two.yaml"
+    second.write_text(spec.read_text().replace("row: one", "row: two"))
+    lines = spec.read_text().splitlines()
+    expected = [
+        (
+            "annotations",
+            0,
+            "m0-annotations.json:1 (record 1): the annotator of this verdict (annotator) is 'x'",
+        ),
+        (
+            "annotations",
+            0,
+            "m0-annotations.json:1 (record 1): the baseline of this verdict (generator_1) is 'y'",
+        ),
+        ("annotations", 1, "m1-annotations.json: of its 29 verdicts 29 are on the 2000 prompts"),
+        ("outputs", 2, "broken.json:1: no `instruction`; the fields here are: a"),
+    ]
+    result = command("validate", spec, second)
+    assert result.exit_code == 2
+    told = result.stderr.splitlines()
+    for path in (spec, second):
+        for field, number, text in expected:
+            sentence = f"{path}:.*{re.escape(str(specs))}/{re.escape(text)}"
+            (found,) = [line for line in told if re.match(f"error: {sentence}", line)]
+            if field == "annotations":
+                place = int(found.split(":")[2])
+                assert f"m{number}-annotations.json" in "".join(lines[place - 1 : place + 2])
+    assert any("like it)" in line for line in told)
+    assert "8 faults in what the specs name" in told
+    words_of = verified(tmp_path, spec)
+    assert words_of.exit_code == 4
+    found = json.loads(verified(tmp_path, spec, "--json").output)["faults"]
+    for _, _, text in expected:
+        assert sum(text in fault for fault in found) == 1
+        assert text in " ".join(words_of.output.split())
+
+
 def test_more_prompts_of_a_bridging_model_than_there_are_are_refused_by_its_own_field(
     tmp_path: Path,
 ) -> None:
@@ -387,9 +485,12 @@ def test_verdicts_on_prompts_that_the_row_does_not_ask_are_no_bridge(tmp_path: P
     ("changes", "sentence"),
     [
         ({"annotator": "alpaca_eval_gpt4"},
-         "the annotator of this verdict is 'alpaca_eval_gpt4', that of the published number 'chatgpt'"),
+         r"the annotator of this verdict \(annotator\) is 'alpaca_eval_gpt4', that of the published "
+         r"number \(reported.judge.annotator\) 'chatgpt'"),
         ({"generator_1": "text_davinci_003"},
-         "the baseline of this verdict is 'text_davinci_003', that of the published number 'prompts'"),
+         r"the baseline of this verdict \(generator_1\) is 'text_davinci_003', that of the published "
+         r"number \(reported.judge.baseline\) 'prompts' .*\n.*write reported.judge.baseline: "
+         "text_davinci_003, as they call it"),
         ({"output_2": "something else"}, "its verdict is on another output than"),
         ({"preference": None}, "holds no verdicts"),
     ],
@@ -400,6 +501,16 @@ def test_verdicts_that_are_not_the_published_judges_on_these_outputs_are_found_b
     with pytest.raises(InputError, match=sentence):
         bridged(tmp_path, 1, **changes)
     assert not list((tmp_path / "runs").rglob("manifest.json"))
+
+
+def test_what_the_error_says_to_write_or_a_digest_as_the_baseline_mends_it(tmp_path: Path) -> None:
+    """Whatever the row's own reference is called."""
+    verdicts = annotations(tmp_path, "m", wins(900, PROMPTS), generator_1="text_davinci_003")
+    model = {"outputs": outputs(tmp_path, "m"), "annotations": verdicts}
+    name = "text_davinci_003"
+    for baseline in (name, "text-davinci-003", f"{name}.json", "0" * 64):
+        spec = row(tmp_path, bridge=[model], judge={**OTHER, "baseline": baseline})
+        assert command("validate", spec).exit_code == 0, baseline
 
 
 @pytest.mark.parametrize("second", [1.0, 2.0])
@@ -614,20 +725,45 @@ def test_a_model_named_twice_is_no_second_model(tmp_path: Path) -> None:
     assert "bridge names the same outputs twice" in result.output
 
 
-def test_a_models_answers_in_another_file_are_no_second_model(tmp_path: Path) -> None:
-    """In another order and with another name in it."""
+def copy_of(folder: Path, model: dict[str, Any], changed: int) -> dict[str, Any]:
+    """The bridging model, so many of its answers changed, and another's verdicts on it."""
+    outputs = copied(folder / "specs" / model["outputs"]["path"], changed)
+    verdicts = [
+        {"instruction": answer["instruction"], "output_2": answer["output"], "preference": 2.0}
+        for answer in json.loads((folder / "specs" / outputs["path"]).read_text())
+    ]
+    path = folder / "specs" / "copy-annotations.json"
+    return {"outputs": outputs, "annotations": given(path, verdicts)}
+
+
+@pytest.mark.parametrize("changed", [0, 1, PROMPTS // 2])
+def test_a_models_answers_in_another_file_are_no_second_model(tmp_path: Path, changed: int) -> None:
     first, other = agreeing(tmp_path, 2)
-    rows = json.loads((tmp_path / "specs" / first["outputs"]["path"]).read_text())
-    again = [{**r, "output": f"{r['output']}\n", "generator": "x"} for r in reversed(rows)]
-    copy = {**first, "outputs": given(tmp_path / "specs" / "copy.json", again)}
-    spec = row(tmp_path, bridge=[first, other, copy])
+    spec = row(tmp_path, bridge=[first, other, copy_of(tmp_path, first, changed)])
     there = "--volume", tmp_path / "runs", "--executor", "local"
+    count = PROMPTS + 1
+    same = f"copy-m0.json: {count - changed} of its {count} answers to prompts that "
     for words_of in (("validate", spec), ("run", spec, *there)):
         result = command(*words_of)
         assert result.exit_code == 2, words_of
         text = " ".join(result.output.split())
-        assert f"copy.json: all {len(rows)} answers to prompts that" in text
+        assert same in text
+        assert f"{first['outputs']['path']} has too are the same" in text
         assert "it is one model all the same" in text
+
+
+def test_a_copy_that_an_earlier_version_judged_counts_for_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = agreeing(tmp_path, 1)[0]
+    copy = copy_of(tmp_path, first, 0)
+    with monkeypatch.context() as patched:
+        patched.setattr("harness.run.ready.check_distinct", lambda *_: None)
+        spec = row(tmp_path, *[wins(500, PROMPTS)] * 3, bridge=[first, copy])
+    found = metric(tmp_path, spec)
+    assert found["verdict"] == "not comparable: another judge"
+    assert found["bridge"] is None
+    assert "it is one model all the same" in found["reason"]
 
 
 def test_samplings_that_differ_as_a_whole_widen_it(tmp_path: Path) -> None:

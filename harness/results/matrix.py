@@ -36,7 +36,7 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]
     """The matrix lines of a row, from the first planner's environment that has results.
 
     A judged row has its scores, a row that trains its losses. A row that makes a data set and no more
-    has none. Of a judged artefact every file is checked; a model's weights are not, for the losses
+    has none. Every file that a number comes from is checked; a model's weights are not, for the losses
     stand in its manifest, which has a seal.
 
     Raises:
@@ -76,7 +76,7 @@ def _lines(loaded: LoadedRow, plan: RowPlan | None, problem: str) -> list[Matrix
     if not _is_measured(row):
         return []
     if plan is not None:
-        plan.check_judged()
+        plan.check_results()
     judged = [s for s in plan.final() if s.artefact] if plan else []
     measured = sorted({name for s in judged if s.artefact for name in s.artefact.manifest.metrics})
     names = list(dict.fromkeys([*row.reported, *measured]))
@@ -304,6 +304,7 @@ def _with_bought(
     if all(count <= own or not own for count, own in pairs):
         return None
     whole = planner.plan(settled.as_bought(loaded))
+    whole.check_results()
     weighed = assess(whole.row, metric, losses.stages_that_give(whole, metric), whole)
     return weighed if weighed.interval is not None else None
 

@@ -390,12 +390,11 @@ class Settler:
         """Once for all that is asked of it, until a run makes more of it.
 
         Raises:
-            Damaged: what was judged of it, or beside it, was changed.
+            Damaged: what its numbers come from was changed, see `RowPlan.check_results`.
         """
         if counts not in self._plans:
             plan = self.planner.plan(extended(self.loaded, counts))
-            for judged in (plan, *plan.beside()):
-                judged.check_judged()
+            plan.check_results()
             self._plans[counts] = plan
         return self._plans[counts]
 

@@ -24,7 +24,7 @@ from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, RowPlan
 from harness.stats.spending import levels
-from tests.helpers import InstantExecutor, command, evaluation, make, planner
+from tests.helpers import InstantExecutor, command, evaluation, make, planned, planner
 from tests.results.matrix_rows import lines, shown
 from tests.results.scored_rows import Scored, scored_row, wins
 from tests.results.verdict.test_rejudged import given
@@ -233,15 +233,17 @@ def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("of_bridge", [False, True])
-def test_a_judging_without_its_annotations_is_refused_before_anything_is_bought(
-    tmp_path: Path, of_bridge: bool
+@pytest.mark.parametrize(("stage", "name"), [("judge", "annotations.json"), ("answer", "made.txt")])
+def test_what_is_damaged_of_a_judging_is_refused_before_anything_is_bought(
+    tmp_path: Path, of_bridge: bool, stage: str, name: str
 ) -> None:
     spec = bridged_row(tmp_path) if of_bridge else row(tmp_path, replicates={})
     make(tmp_path / "runs", spec, executor=Scored(*[every_third(60)] * 13))
     plan = settler(tmp_path, spec)._plan(counts_of(load_rows([spec])[0]))
-    judged = (plan.bridge[3] if of_bridge else plan).final()[0].made
-    (judged.folder / "annotations.json").unlink()
-    told = rf"{judged.folder.name} was changed after it was made: annotations.json is missing"
+    of_row = (plan.bridge[3] if of_bridge else plan).own
+    damaged = next(s for s in of_row if s.stage == stage).made
+    (damaged.folder / name).unlink()
+    told = rf"{damaged.folder.name} was changed after it was made: {name} is missing"
     with pytest.raises(Damaged, match=told):
         settle(tmp_path, spec)
     with pytest.raises(Damaged, match=told):
@@ -656,8 +658,8 @@ def test_answers_that_are_there_are_expected_at_their_own_length(tmp_path: Path)
     spec = bridged_row(tmp_path)
 
     def expected() -> list[int]:
-        bridge = settler(tmp_path, spec)._plan((1, 1, 1, 60)).bridge
-        return [row.final()[0].estimate.prompt_tokens // 60 for row in bridge[3:5]]
+        (plan,) = planned(tmp_path / "runs", spec)
+        return [row.final()[0].estimate.prompt_tokens // 60 for row in plan.bridge[3:5]]
 
     make(tmp_path / "runs", spec)
     shutil.rmtree(tmp_path / "runs" / "artefacts" / "judge")

@@ -11,6 +11,7 @@ from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
 from harness.row.row import Row
 from harness.run.plan import RowPlan
+from harness.stats.intervals import LEVEL
 
 HEADINGS = (
     "row", "varied", "metric", "reported", "ours", "95 % interval", "over", "replicates",
@@ -141,7 +142,7 @@ class MatrixLine:
             return ""
         return (
             f"{self.cells.verdict} alone, and not among the table's {self.cells.verdict_among} "
-            f"verdicts (Holm's p {self.cells.verdict_p:.2g})"
+            f"verdicts (Holm's p {_above(self.cells.verdict_p or 0.0, 1 - LEVEL)})"
         )
 
     def number(self, value: float | None) -> str:
@@ -150,6 +151,13 @@ class MatrixLine:
 
     def error(self, value: float | None) -> str:
         return numbers.error(value, self.cells.measure.digits)
+
+
+def _above(value: float, limit: float) -> str:
+    """With two digits, or as many as it takes to be read as more than the limit that it is above:
+    0.0502 above 0.05."""
+    texts = [f"{value:.{digits}g}" for digits in range(2, 18)]
+    return next((text for text in texts if float(text) > limit), texts[-1])
 
 
 def display(line: MatrixLine) -> list[str]:

@@ -111,8 +111,10 @@ class MatrixLine:
     findings: tuple[Finding, ...] = ()
     """Those of the stages behind the line, and of the comparability guard."""
     deviations: tuple[str, ...] = ()
+    last_look: str = ""
+    """What `harness settle` saw last, which the verdict keeps to; empty where it saw nothing."""
     looks: str = ""
-    """What `harness settle` saw, in words, which the verdict keeps to; empty where it saw nothing."""
+    """The same in full: its terms and interval, and what the spec lacks to count what it bought."""
     with_bought: Weighed | None = None
     """The verdict with all that it bought, where the spec names fewer replicates."""
 

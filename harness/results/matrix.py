@@ -210,11 +210,11 @@ def _line(
     reported = row.reported.get(metric)
     pooled = pool(scores) if scores else None
     ours = pooled or MetricValue()
-    weighed, looks = assess(row, metric, planned, plan), ""
+    weighed, last_look, looks = assess(row, metric, planned, plan), "", ""
     with_bought = None
     if settled is not None:
         with_bought = _with_bought(loaded, metric, plan, settled)
-        weighed, looks = settled.beside(weighed, loaded, with_bought)
+        weighed, last_look, looks = settled.beside(weighed, loaded, with_bought)
     verdict = weighed.verdict
     # A column that the published judge or the study's answers are named in holds nothing simulated.
     against, bridged = weighed.against, weighed.in_their_terms
@@ -290,7 +290,9 @@ def _line(
         env_wall_seconds=_sum(paid, "wall_seconds"),
         env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     )
-    return MatrixLine(loaded, cells, weighed, plan, held_out, findings, noted, looks, with_bought)
+    return MatrixLine(
+        loaded, cells, weighed, plan, held_out, findings, noted, last_look, looks, with_bought
+    )
 
 
 def _with_bought(

@@ -231,7 +231,7 @@ class InstantExecutor:
 
         self.made.append(job.stage)
         (job.folder / "made.txt").write_text(job.key)
-        result = StageResult(keep=["made.txt"], **self.outcome(job))
+        result = StageResult(**{"keep": ["made.txt"], **self.outcome(job)})
         (job.folder / RESULT_FILE).write_text(json.dumps(asdict(result)))
 
 

@@ -90,6 +90,16 @@ class Artefact:
         """
         check_files(self.folder, self.manifest.files, self.left_out)
 
+    def check_file(self, name: str) -> None:
+        """Compare one file with its digest, where it was made with one of this name: beside a log may
+        stand gigabytes of weights.
+
+        Raises:
+            Damaged: it is missing or changed.
+        """
+        if name in self.manifest.files:
+            _check_file(self.folder, name, self.manifest.files[name])
+
 
 def check_files(
     folder: Path, files: Mapping[str, Mapping[str, Any]], left_out: Collection[str] = ()
@@ -103,13 +113,17 @@ def check_files(
     for name in sorted(present | set(files)):
         if name not in present and name in left_out:
             continue
-        if name not in present:
-            raise Damaged(folder, f"{name} is missing")
         if name not in files:
             raise Damaged(folder, f"{name} was added")
-        path, recorded = folder / name, files[name]
-        if not steadily(partial(_is_as_recorded, path, recorded)):
-            raise Damaged(folder, f"{name} does not have the bytes it was made with")
+        _check_file(folder, name, files[name])
+
+
+def _check_file(folder: Path, name: str, recorded: Mapping[str, Any]) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise Damaged(folder, f"{name} is missing")
+    if not steadily(partial(_is_as_recorded, path, recorded)):
+        raise Damaged(folder, f"{name} does not have the bytes it was made with")
 
 
 def _is_as_recorded(path: Path, recorded: Mapping[str, Any]) -> bool:

@@ -27,7 +27,11 @@ from harness.errors import InputError
     show_default=True,
     help="How often the verdict is looked at, at most.",
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be bought first, and buy nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what verify says, and what would be bought first; buy nothing.",
+)
 @with_workspace(VOLUME, DATA, EXECUTOR)
 def settle(
     name: str, usd: float | None, metric: str, looks: int, dry_run: bool, workspace: Workspace

@@ -134,7 +134,7 @@ def _plan(loaded: LoadedRow, planners: Sequence[Planner]) -> RowPlan:
     plan, problem = choose_plan(loaded, planners)
     if plan is None:
         raise InputError(f"row {loaded.row.row} cannot be compared: {problem}")
-    plan.check_judged()
+    plan.check_results()
     return plan
 
 

@@ -226,13 +226,13 @@ class Course:
 
     def beside(
         self, weighed: Weighed, loaded: LoadedRow, with_bought: Weighed | None
-    ) -> tuple[Weighed, str]:
-        """A verdict at its own level, after the looks, and what is to be said of these; as it was,
-        and nothing, where nothing was compared. It stands only where the last look gave it too: it
-        was looked at more than once. `with_bought`: that of the last look's replicates, at 95 %, where
-        the spec has fewer."""
+    ) -> tuple[Weighed, str, str]:
+        """A verdict at its own level, after the looks, and what is to be said of these, in short and
+        in full; as it was, and nothing, where nothing was compared. It stands only where the last look
+        gave it too: it was looked at more than once. `with_bought`: that of the last look's replicates,
+        at 95 %, where the spec has fewer."""
         if weighed.interval is None or not self.looks:
-            return weighed, ""
+            return weighed, "", ""
         last, terms, verdict = self.looks[-1], self.terms, weighed.verdict
         interval = numbers.interval(last.low, last.high, weighed.digits, signed=True)
         within = f"{interval}, " if interval else ""
@@ -241,17 +241,20 @@ class Course:
             f"own verdict: {last.verdict} at look {len(self.looks)} ({100 * last.level:.6g} %, {within}"
             f"margin {terms.margin:g}{of_reported(terms)})"
         )
+        short = f"settle: {last.verdict} at look {len(self.looks)} of {len(terms.levels)}"
         name = verdict.name
         if name != last.verdict:
+            short += ", to which the verdict keeps"
             said += f"; at 95 % and with the spec's replicates it alone were {name}"
             name = "inconclusive"
         reason, more = verdict.reason, verdict.more
         if with_bought is not None:
             parts = " and ".join(self.unnamed(loaded))
             said += f"; to count what it bought, write into the spec: {parts}"
-            reason, more = f"then {with_bought.verdict.reason}", with_bought.verdict.more
-        verdict = replace(verdict, name=name, reason=f"{said}; {reason}", more=more)
-        return replace(weighed, verdict=verdict), said
+            reason, more = with_bought.verdict.reason, with_bought.verdict.more
+            reason = f"with what it bought, which the spec does not name, {reason}"
+        verdict = replace(verdict, name=name, reason=f"{short}; {reason}", more=more)
+        return replace(weighed, verdict=verdict), short, said
 
 
 def files(root: Path) -> dict[Path, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from harness.common import numbers
 from harness.common.grouping import grouped
 from harness.common.progress import counted
 from harness.results.line import DOES_NOT, MatrixLine
@@ -83,8 +84,9 @@ def _sentence(table: str, lines: Sequence[MatrixLine]) -> str:
         held = sum(line.cells.verdict_holm == HOLDS for line in given)
         parts.append(f"{len(given)} {name} ({held} after Holm's adjustment)")
     by_chance = ALPHA * len(lines)
+    level, alpha = (numbers.percent(share, digits=0) for share in (LEVEL, ALPHA))
     return (
         f"Table {table}: of {counted(len(lines), 'number')} compared, {parts[0]}, {parts[1]}, the rest "
-        f"open; at {LEVEL:.0%} each, up to {by_chance:.1f} of the {len(lines)} may be wrong by chance "
-        "alone, after the adjustment any with a chance of at most 5 %."
+        f"open; at {level} each, so many give up to {by_chance:g} wrong verdicts on average by chance "
+        f"alone, after the adjustment any with a chance of at most {alpha}."
     )

@@ -11,6 +11,7 @@ from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
 from harness.row.row import Row
 from harness.run.plan import RowPlan
+from harness.stats.intervals import LEVEL
 
 HEADINGS = (
     "row", "varied", "metric", "reported", "ours", "95 % interval", "over", "replicates",
@@ -110,8 +111,10 @@ class MatrixLine:
     findings: tuple[Finding, ...] = ()
     """Those of the stages behind the line, and of the comparability guard."""
     deviations: tuple[str, ...] = ()
+    last_look: str = ""
+    """What `harness settle` saw last, which the verdict keeps to; empty where it saw nothing."""
     looks: str = ""
-    """What `harness settle` saw, in words, which the verdict keeps to; empty where it saw nothing."""
+    """The same in full: its terms and interval, and what the spec lacks to count what it bought."""
     with_bought: Weighed | None = None
     """The verdict with all that it bought, where the spec names fewer replicates."""
 
@@ -141,7 +144,7 @@ class MatrixLine:
             return ""
         return (
             f"{self.cells.verdict} alone, and not among the table's {self.cells.verdict_among} "
-            f"verdicts (Holm's p {self.cells.verdict_p:.2g})"
+            f"verdicts (Holm's p {_above(self.cells.verdict_p or 0.0, 1 - LEVEL)})"
         )
 
     def number(self, value: float | None) -> str:
@@ -150,6 +153,13 @@ class MatrixLine:
 
     def error(self, value: float | None) -> str:
         return numbers.error(value, self.cells.measure.digits)
+
+
+def _above(value: float, limit: float) -> str:
+    """With two digits, or as many as it takes to be read as more than the limit that it is above:
+    0.0502 above 0.05."""
+    texts = [f"{value:.{digits}g}" for digits in range(2, 18)]
+    return next((text for text in texts if float(text) > limit), texts[-1])
 
 
 def display(line: MatrixLine) -> list[str]:

@@ -36,7 +36,7 @@ def lines_of(loaded: LoadedRow, planners: Sequence[Planner]) -> list[MatrixLine]
     """The matrix lines of a row, from the first planner's environment that has results.
 
     A judged row has its scores, a row that trains its losses. A row that makes a data set and no more
-    has none. Of a judged artefact every file is checked; a model's weights are not, for the losses
+    has none. Every file that a number comes from is checked; a model's weights are not, for the losses
     stand in its manifest, which has a seal.
 
     Raises:
@@ -76,7 +76,7 @@ def _lines(loaded: LoadedRow, plan: RowPlan | None, problem: str) -> list[Matrix
     if not _is_measured(row):
         return []
     if plan is not None:
-        plan.check_judged()
+        plan.check_results()
     judged = [s for s in plan.final() if s.artefact] if plan else []
     measured = sorted({name for s in judged if s.artefact for name in s.artefact.manifest.metrics})
     names = list(dict.fromkeys([*row.reported, *measured]))
@@ -210,11 +210,11 @@ def _line(
     reported = row.reported.get(metric)
     pooled = pool(scores) if scores else None
     ours = pooled or MetricValue()
-    weighed, looks = assess(row, metric, planned, plan), ""
+    weighed, last_look, looks = assess(row, metric, planned, plan), "", ""
     with_bought = None
     if settled is not None:
         with_bought = _with_bought(loaded, metric, plan, settled)
-        weighed, looks = settled.beside(weighed, loaded, with_bought)
+        weighed, last_look, looks = settled.beside(weighed, loaded, with_bought)
     verdict = weighed.verdict
     # A column that the published judge or the study's answers are named in holds nothing simulated.
     against, bridged = weighed.against, weighed.in_their_terms
@@ -290,7 +290,9 @@ def _line(
         env_wall_seconds=_sum(paid, "wall_seconds"),
         env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     )
-    return MatrixLine(loaded, cells, weighed, plan, held_out, findings, noted, looks, with_bought)
+    return MatrixLine(
+        loaded, cells, weighed, plan, held_out, findings, noted, last_look, looks, with_bought
+    )
 
 
 def _with_bought(
@@ -304,6 +306,7 @@ def _with_bought(
     if all(count <= own or not own for count, own in pairs):
         return None
     whole = planner.plan(settled.as_bought(loaded))
+    whole.check_results()
     weighed = assess(whole.row, metric, losses.stages_that_give(whole, metric), whole)
     return weighed if weighed.interval is not None else None
 

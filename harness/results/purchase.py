@@ -39,12 +39,18 @@ class Purchase:
     """With it."""
     stages: int
     """To be run for it."""
+    made_for: tuple[str, ...] = ()
+    """The rows that the others of its stages, which are there already, were made for."""
 
     def __str__(self) -> str:
         what = f"{self.count} more {WORDS[self.kind][self.count > 1]}"
-        if self.stages != self.count:
-            what += f" ({counted(self.stages, 'stage')} to run)"
-        return f"{what}, about {dollars(self.usd)}"
+        there = f"there already{', made for ' * bool(self.made_for)}{', '.join(self.made_for)}"
+        if not self.stages:
+            return f"{what}: {there}"
+        notes = [f"{counted(self.stages, 'stage')} to run"] * (self.stages != self.count)
+        notes += [f"the others are {there}"] * bool(self.made_for)
+        in_brackets = f" ({'; '.join(notes)})" * bool(notes)
+        return f"{what}{in_brackets}, about {dollars(self.usd)}"
 
     @property
     def weight(self) -> float:

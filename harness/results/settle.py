@@ -31,6 +31,7 @@ from harness.results.course import (
     extended,
     numbers_of,
 )
+from harness.results.matrix import lines_of
 from harness.results.purchase import (
     BRIDGE,
     WORDS,
@@ -55,7 +56,7 @@ from harness.row.twin import SUFFIX
 from harness.run import ready
 from harness.run.executors import Executor, waiting
 from harness.run.foretold import foretold
-from harness.run.plan import Planner, RowPlan, StagePlan, target
+from harness.run.plan import Planner, RowPlan, StagePlan, target, unique
 from harness.run.runner import Runner
 from harness.stats.intervals import t_quantile
 from harness.stats.spending import levels
@@ -214,7 +215,8 @@ class Settler:
         reach = at_best(weighed)
         if reach is not None and len(self.course.looks) == 1:
             say(console, reach.words)
-        say(console, f"buying {purchase}" if purchase else f"it ends here: {why}")
+        verb = "buying" if purchase and purchase.stages else "counting"
+        say(console, f"{verb} {purchase}" if purchase else f"it ends here: {why}")
         if purchase is not None:
             known = {stage.id for stage in plan.stages}
             more = self._plan(purchase.counts).stages
@@ -282,7 +284,10 @@ class Settler:
         return max([spent, *(look.usd for look in self.course.looks)])
 
     def foretold(self) -> Iterator[str]:
-        """The terms, and what would be bought first."""
+        """The verdict as `harness verify` has it now, the terms, and what would be bought first."""
+        lines = lines_of(self.spec, [self.planner])
+        now = next(line.cells for line in lines if line.cells.metric == self.metric)
+        yield ": ".join(filter(None, ["as it stands", now.verdict, now.verdict_reason]))
         terms, counts, looks = self.terms, counts_of(self.loaded), self.course.looks
         levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
         yield (
@@ -364,38 +369,41 @@ class Settler:
         first = next(iter(steps(outlook, counts, kind)), None)
         if first is None:
             return None
-        stages, usd_of_first = self._priced(plan, counts, kind, first)
+        usd_of_first = self._priced(plan, counts, kind, first)[1]
         if usd_of_first > left:
             return None
         price = price_of(kind, counts, first, usd_of_first)
         difference = weighed.verdict.difference or 0.0
         count = enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
         assert count is not None
-        of_many, usd = self._priced(plan, counts, kind, count)
-        if usd > left:  # what many cost was only known from what the fewest do
-            count, usd = first, usd_of_first
-        else:
-            stages = of_many
+        if self._priced(plan, counts, kind, count)[1] > left:
+            count = first  # what many cost was only known from what the fewest do
+        stages, usd = self._priced(plan, counts, kind, count)
         more = more_of(counts, kind, count)
-        return Purchase(kind, count, usd, half_of(outlook, more), more, stages)
+        there = (stage.artefact.manifest.row for stage in stages if stage.artefact)
+        made_for = tuple(sorted(set(there) - {""}))
+        to_run = sum(stage.artefact is None for stage in stages)
+        return Purchase(kind, count, usd, half_of(outlook, more), more, to_run, made_for)
 
-    def _priced(self, plan: RowPlan, counts: Counts, kind: str, count: int) -> tuple[int, float]:
-        """The stages that so many more take, and their dollars."""
+    def _priced(
+        self, plan: RowPlan, counts: Counts, kind: str, count: int
+    ) -> tuple[list[StagePlan], float]:
+        """The stages that so many more take, each once, and the dollars of those that are not there."""
         more = self._plan(more_of(counts, kind, count))
         known = {stage.id for stage in plan.stages}
-        new = [s for s in more.stages if s.id not in known and s.artefact is None]
-        return len({stage.id for stage in new}), _price(new, f"another {WORDS[kind][0]}")
+        stages = [stage for stage in unique([more]) if stage.id not in known]
+        to_run = [stage for stage in stages if stage.artefact is None]
+        return stages, _price(to_run, f"another {WORDS[kind][0]}")
 
     def _plan(self, counts: Counts) -> RowPlan:
         """Once for all that is asked of it, until a run makes more of it.
 
         Raises:
-            Damaged: what was judged of it, or beside it, was changed.
+            Damaged: what its numbers come from was changed, see `RowPlan.check_results`.
         """
         if counts not in self._plans:
             plan = self.planner.plan(extended(self.loaded, counts))
-            for judged in (plan, *plan.beside()):
-                judged.check_judged()
+            plan.check_results()
             self._plans[counts] = plan
         return self._plans[counts]
 

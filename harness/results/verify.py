@@ -138,7 +138,8 @@ def _show(console: Console, line: MatrixLine) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), pad_edge=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for heading, text in sentences(line):
+    in_full = [("settle", line.looks)] * bool(line.looks)
+    for heading, text in [*sentences(line), *in_full]:
         table.add_row(heading, escape(plain(text)))
     console.print(table)
 
@@ -400,8 +401,8 @@ def _verdict(line: MatrixLine) -> str:
     if verdict.margin is None or verdict.low is None or verdict.high is None:
         reason = verdict.reason or c.verdict_reason
         return reason if verdict.name == "simulated" else f"{verdict.name}: {reason}".rstrip(": ")
-    if line.looks:
-        return f"{verdict.name}: {line.looks}"
+    if line.last_look:
+        return f"{verdict.name}: {line.last_look}"
     where = f"±{verdict.margin:g}"
     if verdict.name == "reproduced":
         return f"reproduced: the whole interval lies within {where}"

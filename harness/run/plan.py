@@ -66,6 +66,8 @@ StageId = tuple[str, str]
 """A stage's kind and key."""
 RUNNING_NOW = "running now"
 """How the reason begins of a stage that another process is at."""
+LOG = "trainer_log.jsonl"
+"""In what a training made: its losses."""
 NOT_THERE = "a given file is not on the volume yet"
 
 
@@ -403,14 +405,20 @@ class RowPlan:
         """The judge stage of each replicate; empty for a row without one."""
         return [s for s in self.own if s.stage == "judge"]
 
-    def check_judged(self) -> None:
-        """Compare every file of its judgings with its digest.
+    def check_results(self) -> None:
+        """Compare with its digest every file that its numbers come from: of judgings, of the answers
+        and baselines that were judged, of what is judged beside it; of trainings the log. Models and
+        data sets, which may be large, are not read.
 
         Raises:
             Damaged: a file is missing, changed, or was added.
         """
-        for stage in self.final():
-            if stage.artefact is not None:
+        for stage in unique([self]):
+            if stage.artefact is None:
+                continue
+            if stage.stage == "train":
+                stage.artefact.check_file(LOG)
+            elif stage.stage != "gen":
                 stage.artefact.check()
 
 

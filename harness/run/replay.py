@@ -26,11 +26,10 @@ from harness.artefact.store import Artefact, ReadStore, Store, Unwritable
 from harness.common.progress import ProgressView
 from harness.errors import InputError, Interrupted
 from harness.run.executors import carry_out
-from harness.run.plan import RowPlan, StagePlan, made_otherwise
+from harness.run.plan import LOG, RowPlan, StagePlan, made_otherwise
 from harness.run.runner import Runner
 from harness.spec.hub import HubData
 
-LOG = "trainer_log.jsonl"
 CARD = ("card.json", "card.md", "plots/")
 """Describes the data set; its lengths in tokens are those of one row's tokenizer."""
 NEEDED = ("hub", "prompts", "length_control")

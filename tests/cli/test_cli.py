@@ -829,22 +829,25 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     assert not Path("results").exists()
 
 
-@pytest.mark.parametrize("damage", ["made.txt", "manifest.json"])
+@pytest.mark.parametrize(
+    ("stage", "damage"),
+    [("judge", "made.txt"), ("judge", "manifest.json"), ("answer", "made.txt")],
+)
 def test_a_damaged_artefact_stops_its_own_row_alone_and_is_told_with_the_way_out(
-    place: Path, damage: str
+    place: Path, stage: str, damage: str
 ) -> None:
     write_row(place / "specs", "two", eval=evaluation(place / "specs"), train={"steps": 2})
     at = ("--volume", place / "a volume")
     command("run", "specs", *at)
     (plan,) = planned(place / "a volume", Path("specs/two.yaml"))
-    folder = plan.final()[0].made.folder
+    folder = next(s for s in plan.own if s.stage == stage).made.folder
     path = folder / damage
     path.write_text(path.read_text()[:-9])
-    removal = f"gc --yes judge/{folder.name} --volume '{place / 'a volume'}'"
+    removal = f"gc --yes {stage}/{folder.name} --volume '{place / 'a volume'}'"
     for arguments in (["table"], ["table", "--format", "csv"], ["table", "--out", "o"], ["report"]):
         told = command(*arguments, *at)
         assert told.exit_code == 1
-        assert told.stderr.count("warning: two: the artefact judge/") == 1
+        assert told.stderr.count(f"warning: two: the artefact {stage}/") == 1
         assert removal in told.stderr
         if arguments != ["report"]:
             of_two = [line for line in told.stdout.splitlines() if line.startswith("two")]
@@ -853,6 +856,7 @@ def test_a_damaged_artefact_stops_its_own_row_alone_and_is_told_with_the_way_out
             assert "40.0" not in "".join(of_two)
     assert command("verify", "two", *at).exit_code == 1
     assert command("verify", "one", *at).exit_code == 4
+    assert command("compare", "one", "two", *at).exit_code == 1
     assert "40.0" in command("run", "specs", *at).stdout
     assert command("run", "specs", *at).exit_code == 1
     assert command(*shlex.split(removal)).exit_code == 0

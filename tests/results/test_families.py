@@ -63,11 +63,16 @@ def test_wrong_claims_of_a_family_are_as_rare_as_said() -> None:
 
 
 def test_a_table_says_which_verdicts_hold_among_its_own(tmp_path: Path) -> None:
-    """One that is clear, and one that is clear alone."""
-    cell = {"value": 40.0, "standard_error": 0.3}
+    """One that is clear, and one that is clear alone, so nearly also among them that two digits of its
+    p are those of the level."""
     specs = [
-        scored_row(tmp_path, wins(count, 4000), row=name, reported={"win_rate": cell})
-        for name, count in (("clear", 800), ("near", 1412), ("third", 1500))
+        scored_row(
+            tmp_path,
+            wins(count, 4000),
+            row=name,
+            reported={"win_rate": {"value": 40.0, "standard_error": error}},
+        )
+        for name, count, error in (("clear", 800, 0.3), ("near", 1407, 0.306), ("third", 1500, 0.3))
     ]
     arguments = ["--volume", tmp_path / "runs", "--executor", "local"]
     result = command("table", *specs, *arguments, "--format", "csv")
@@ -80,7 +85,10 @@ def test_a_table_says_which_verdicts_hold_among_its_own(tmp_path: Path) -> None:
     assert lines["third"]["verdict_holm"] == ""
     text = " ".join(command("table", *specs, *arguments, "--format", "md").output.split())
     assert "of 3 numbers compared, 0 reproduced (0 after Holm's adjustment), 2 not" in text
-    assert "not reproduced alone, and not among the table's 3 verdicts (holm's p" in text.lower()
+    alone = "not reproduced alone, and not among the table's 3 verdicts"
+    assert f"{alone} (holm's p {float(lines['near']['verdict_p']):.3g})" in text.lower()
+    assert f"{float(lines['near']['verdict_p']):.2g}" == "0.05"
+    assert "so many give up to 0.15 wrong verdicts on average by chance alone" in text
     alone = command("table", specs[1], *arguments, "--format", "csv")
     (line,) = csv.DictReader(alone.output.splitlines())
     assert (line["verdict_among"], line["verdict_holm"]) == ("1", "holds")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from harness.artefact.store import Damaged
 from harness.report.formats import to_csv, to_markdown, write_all
@@ -270,14 +271,43 @@ def test_results_of_the_first_environment_that_has_some_are_shown(
     assert line.cells.env_environment.startswith("eval-")
 
 
+@pytest.mark.parametrize("stage", ["judge", "answer", "answer of the baseline"])
 def test_a_number_from_an_artefact_that_was_changed_is_never_shown(
-    row: Callable[..., Path], volume: Path
+    row: Callable[..., Path], volume: Path, stage: str
 ) -> None:
     spec = row()
+    kind, _, of = stage.partition(" of the ")
+    if of:
+        row("baseline")
+        judged = yaml.safe_load(spec.read_text())
+        judged["eval"]["judge"]["reference"] = {"spec": "baseline.yaml"}
+        judged["train"] = {"steps": 2}
+        spec.write_text(yaml.safe_dump(judged))
     make(volume, spec, executor=scored(SCORE))
-    (made,) = (volume / "artefacts" / "judge").glob("*/made.txt")
-    made.write_text("better")
+    (plan,) = planned(volume, spec)
+    (judging,) = plan.final()
+    changed = judging if kind == "judge" else judging.inputs[of or "outputs"]
+    (changed.made.folder / "made.txt").write_text("better")
     with pytest.raises(Damaged, match=r"made\.txt does not have the bytes it was made with"):
+        lines(volume, spec)
+
+
+def test_the_log_of_a_training_is_compared_with_its_digest_and_its_model_is_not_read(
+    row: Callable[..., Path], volume: Path
+) -> None:
+    def outcome(job: Any) -> dict[str, Any]:
+        for name in ("trainer_log.jsonl", "model.safetensors"):
+            (job.folder / name).write_text("as it was")
+        kept = ["trainer_log.jsonl", "model.safetensors"]
+        return {"metrics": HELD_OUT, "keep": kept} if job.stage == "train" else {}
+
+    spec = row(eval=None, train=VALIDATED)
+    make(volume, spec, executor=InstantExecutor(outcome))
+    (trained,) = (volume / "artefacts" / "train").iterdir()
+    (trained / "model.safetensors").write_text("changed")
+    assert lines(volume, spec)[0].cells.ours == 2.5
+    (trained / "trainer_log.jsonl").write_text("changed")
+    with pytest.raises(Damaged, match=r"trainer_log\.jsonl does not have the bytes"):
         lines(volume, spec)
 
 

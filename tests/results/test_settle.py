@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from harness.errors import HarnessError, InputError
 from harness.llm.prices import Price, Prices
 from harness.results.course import counts_of
 from harness.results.matrix import lines_of_rows
+from harness.results.purchase import Purchase
 from harness.results.settle import Settler
 from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, RowPlan
 from harness.stats.spending import levels
-from tests.helpers import InstantExecutor, command, evaluation, make, planner
+from tests.helpers import InstantExecutor, command, evaluation, make, planned, planner
 from tests.results.matrix_rows import lines, shown
 from tests.results.scored_rows import Scored, scored_row, wins
 from tests.results.verdict.test_rejudged import given
@@ -130,17 +132,19 @@ def test_verify_and_table_keep_to_what_the_looks_said(tmp_path: Path) -> None:
     with pytest.raises((IndexError, HarnessError)):
         beginning.settle(Scored(), Console(file=io.StringIO()))  # stopped after its first look
     (line,) = lines(tmp_path / "runs", spec)
-    said = (
+    said = "settle: inconclusive at look 1 of 5, to which the verdict keeps"
+    assert line.cells.verdict == "inconclusive"
+    assert line.cells.verdict_reason.startswith(f"{said}; difference between ")
+    assert "settle looked" not in "".join(shown(line).values())
+    assert line.looks.startswith(
         "settle looked 1 time, of 5 at most; its own verdict: inconclusive at look 1 (99.9988 %, "
     )
-    assert line.cells.verdict == "inconclusive"
-    assert line.cells.verdict_reason.startswith(said)
-    assert said in shown(line)["verdict"]
     assert "at 95 % and with the spec's replicates it alone were reproduced" in line.looks
     assert line.cells.verdict_holm == ""
     result = command("verify", spec, "--volume", tmp_path / "runs", "--executor", "local")
     assert result.exit_code == 4
     assert "win_rate: inconclusive" in result.output
+    assert f"inconclusive: {said}" in " ".join(result.output.split())
     assert "settle looked 1 time" in result.output
     # At the row with another judge nothing was looked.
     parts = evaluation(tmp_path / "specs")
@@ -160,7 +164,8 @@ def test_what_it_bought_is_not_asked_for_again(tmp_path: Path) -> None:
     (line,) = lines(tmp_path / "runs", spec)
     said = f"to count what it bought, write into the spec: replicates: {{judge: {judgings}}}"
     assert said in line.looks
-    assert said in line.cells.verdict_reason
+    assert "settle: inconclusive at look 2 of 2; with what it bought" in line.cells.verdict_reason
+    assert "into the spec" not in line.cells.verdict_reason
     assert "1 more judging" not in line.cells.verdict_reason
     assert line.cells.replicates == 1
     result = command("verify", spec, "--volume", tmp_path / "runs", "--executor", "local")
@@ -233,15 +238,17 @@ def test_a_changed_file_of_terms_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("of_bridge", [False, True])
-def test_a_judging_without_its_annotations_is_refused_before_anything_is_bought(
-    tmp_path: Path, of_bridge: bool
+@pytest.mark.parametrize(("stage", "name"), [("judge", "annotations.json"), ("answer", "made.txt")])
+def test_what_is_damaged_of_a_judging_is_refused_before_anything_is_bought(
+    tmp_path: Path, of_bridge: bool, stage: str, name: str
 ) -> None:
     spec = bridged_row(tmp_path) if of_bridge else row(tmp_path, replicates={})
     make(tmp_path / "runs", spec, executor=Scored(*[every_third(60)] * 13))
     plan = settler(tmp_path, spec)._plan(counts_of(load_rows([spec])[0]))
-    judged = (plan.bridge[3] if of_bridge else plan).final()[0].made
-    (judged.folder / "annotations.json").unlink()
-    told = rf"{judged.folder.name} was changed after it was made: annotations.json is missing"
+    of_row = (plan.bridge[3] if of_bridge else plan).own
+    damaged = next(s for s in of_row if s.stage == stage).made
+    (damaged.folder / name).unlink()
+    told = rf"{damaged.folder.name} was changed after it was made: {name} is missing"
     with pytest.raises(Damaged, match=told):
         settle(tmp_path, spec)
     with pytest.raises(Damaged, match=told):
@@ -468,13 +475,26 @@ def test_what_another_made_of_a_purchase_is_none_of_its_money(
 ) -> None:
     cost(monkeypatch, 1.0)
     judgings = [wins(1600, PROMPTS)] * 60
-    row(tmp_path, replicates={"judge": 21}, gen=None, train=None)
-    spec = tmp_path / "specs" / "one.yaml"
+    spec = row(tmp_path, row="two", replicates={"judge": 21}, gen=None, train=None)
+    shared = yaml.safe_load(spec.read_text())["eval"]
     make(tmp_path / "runs", spec, executor=Scored(*judgings))
     spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
-    found, _ = settle(tmp_path, spec, looks=2)
+    one = yaml.safe_load(spec.read_text())
+    spec.write_text(yaml.safe_dump({**one, "eval": shared}))
+    (told,) = (line for line in settler(tmp_path, spec).foretold() if line.startswith("first "))
+    assert told.endswith(" more judgings: there already, made for two")
+    found, text = settle(tmp_path, spec, looks=2)
     assert [look.usd for look in found.course.looks] == [0, 0]
-    assert found.course.looks[1].counts[2] > 1
+    judged = found.course.looks[1].counts[2]
+    assert judged > 1
+    assert f"counting {judged - 1} more judgings: there already, made for two" in text
+
+
+def test_a_purchase_says_what_of_it_is_to_run_and_what_is_there() -> None:
+    partly = Purchase("train", 2, 1.2, 1.0, (3, 1, 1, 0), 3, ("two",))
+    told = "2 more trainings (3 stages to run; the others are there already, made for two), about $1.20"
+    assert str(partly) == told
+    assert str(replace(partly, made_for=())) == "2 more trainings (3 stages to run), about $1.20"
 
 
 def test_what_was_removed_after_it_ended_leaves_its_verdict_and_its_money(
@@ -533,11 +553,19 @@ def test_a_dry_run_says_the_terms_and_buys_nothing(tmp_path: Path) -> None:
     text = " ".join(result.output.split())
     assert "margin 3; 5 looks at most, each with an interval of its own level: 99.9988 %" in text
     assert "(wider for the early looks, so that all together err no more often" in text
+    assert text.startswith("as it stands: not run margin 3")
     assert "first the row as it stands" in text
     assert (
         command("settle", spec, "--dry-run", "--volume", tmp_path / "runs").output == result.output
     )
     assert not list((tmp_path / "runs").rglob("settle/*"))
+    make(tmp_path / "runs", spec, executor=Scored(wins(1600, PROMPTS)))
+    result = command("settle", spec, "--dry-run", "--volume", tmp_path / "runs")
+    now = json.loads(command("verify", spec, "--json", "--volume", tmp_path / "runs").output)
+    (of,) = now["metrics"]
+    assert of["verdict"] == "inconclusive"
+    said = f"as it stands: inconclusive: {of['reason']} margin 3; 5 looks"
+    assert " ".join(result.output.split()).startswith(said)
     refused = command("settle", spec, "--volume", tmp_path / "runs")
     assert refused.exit_code == 2
     assert "Missing option '--usd'" in refused.output
@@ -656,8 +684,8 @@ def test_answers_that_are_there_are_expected_at_their_own_length(tmp_path: Path)
     spec = bridged_row(tmp_path)
 
     def expected() -> list[int]:
-        bridge = settler(tmp_path, spec)._plan((1, 1, 1, 60)).bridge
-        return [row.final()[0].estimate.prompt_tokens // 60 for row in bridge[3:5]]
+        (plan,) = planned(tmp_path / "runs", spec)
+        return [row.final()[0].estimate.prompt_tokens // 60 for row in plan.bridge[3:5]]
 
     make(tmp_path / "runs", spec)
     shutil.rmtree(tmp_path / "runs" / "artefacts" / "judge")

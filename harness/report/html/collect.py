@@ -11,9 +11,8 @@ from typing import TypeVar
 import yaml
 
 from harness.answer.outputs import OUTPUTS
-from harness.artefact.keys import file_digest
 from harness.artefact.manifest import Finding
-from harness.artefact.store import Artefact, Damaged, Unusable, made_anew
+from harness.artefact.store import Artefact, Unusable, made_anew
 from harness.errors import HarnessError, InputError
 from harness.gen.card.text import Section, sections
 from harness.report.html.appendix import Appendix, SpecText
@@ -23,10 +22,10 @@ from harness.results.line import MatrixLine
 from harness.results.matrix import choose_plan, each_once
 from harness.results.outputs import Chosen, read_outputs
 from harness.row.load import LoadedRow
-from harness.run.plan import Planner, RowPlan, StagePlan
+from harness.run.plan import LOG, Planner, RowPlan, StagePlan
 
 Parsed = TypeVar("Parsed")
-LOG, CARD = "trainer_log.jsonl", "card.json"
+CARD = "card.json"
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 """What comes of reading an artefact's file whose values are missing or of another kind."""
 
@@ -146,19 +145,12 @@ def _name(path: Path) -> str:
 
 
 def _checked(artefact: Artefact, name: str) -> str | None:
-    """The text of a file, None where the artefact has none of this name.
-
-    The file alone is compared with its digest: beside a log may stand gigabytes of weights.
-    """
-    recorded = artefact.manifest.files.get(name)
-    if recorded is None:
+    """The text of a file, which alone is compared with its digest; None where the artefact has none of
+    this name."""
+    if name not in artefact.manifest.files:
         return None
-    path = artefact.folder / name
-    if not path.is_file():
-        raise Damaged(artefact.folder, f"{name} is missing")
-    if file_digest(path) != recorded["sha256"]:
-        raise Damaged(artefact.folder, f"{name} does not have the bytes it was made with")
-    return path.read_text(encoding="utf-8", errors="replace")
+    artefact.check_file(name)
+    return (artefact.folder / name).read_text(encoding="utf-8", errors="replace")
 
 
 def _unreadable(artefact: Artefact, name: str) -> Unusable:

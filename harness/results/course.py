@@ -20,6 +20,7 @@ from harness.row.rejudged import bridge_rows
 from harness.row.reported import Reported
 from harness.row.row import Replicates
 from harness.run.plan import RowPlan
+from harness.stats import spending
 
 FOLDER = "settle"
 
@@ -229,13 +230,14 @@ class Course:
     ) -> tuple[Weighed, str, str]:
         """A verdict at its own level, after the looks, and what is to be said of these, in short and
         in full; as it was, and nothing, where nothing was compared. It stands only where the last look
-        gave it too: it was looked at more than once. `with_bought`: that of the last look's replicates,
-        at 95 %, where the spec has fewer."""
+        gave it too: it was looked at more than once. Its interval at a level is then the last look's
+        of looks that have this level together, which p-values are made of. `with_bought`: the verdict
+        with the last look's replicates, at 95 %, where the spec has fewer."""
         if weighed.interval is None or not self.looks:
             return weighed, "", ""
         last, terms, verdict = self.looks[-1], self.terms, weighed.verdict
-        interval = numbers.interval(last.low, last.high, weighed.digits, signed=True)
-        within = f"{interval}, " if interval else ""
+        ends = numbers.interval(last.low, last.high, weighed.digits, signed=True)
+        within = f"{ends}, " if ends else ""
         said = (
             f"settle looked {counted(len(self.looks), 'time')}, of {len(terms.levels)} at most; its "
             f"own verdict: {last.verdict} at look {len(self.looks)} ({100 * last.level:.6g} %, {within}"
@@ -254,7 +256,12 @@ class Course:
             reason, more = with_bought.verdict.reason, with_bought.verdict.more
             reason = f"with what it bought, which the spec does not name, {reason}"
         verdict = replace(verdict, name=name, reason=f"{short}; {reason}", more=more)
-        return replace(weighed, verdict=verdict), short, said
+        at_once, looks, planned = weighed.interval, len(self.looks), len(terms.levels)
+
+        def interval(level: float) -> tuple[float, float]:
+            return at_once(spending.levels(planned, level)[looks - 1])
+
+        return replace(weighed, verdict=verdict, interval=interval), short, said
 
 
 def files(root: Path) -> dict[Path, str]:

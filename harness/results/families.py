@@ -11,21 +11,25 @@ from harness.results.verdict.forecast import DECIDED, decide
 from harness.results.verdict.verdict import Weighed
 from harness.stats.intervals import LEVEL
 
-HALVINGS = 20
-"""Of an interval of 0.05: to 5e-8."""
 ALPHA = 1 - LEVEL
+HALVINGS = 20
+"""Of an interval of ALPHA: to 5e-8."""
 HOLDS = "holds"
 
 
 def p_value(weighed: Weighed) -> float | None:
     """1 less the highest level at which the interval still gives the verdict, found by halving; None
-    where nothing was compared, 1 for an inconclusive verdict."""
+    where nothing was compared, 1 for an inconclusive verdict. After the looks of `harness settle` the
+    level is that of all looks together (Maurer and Bretz 2013, Multiple testing in group sequential
+    trials using graphical approaches, Statistics in Biopharmaceutical Research 5)."""
     verdict, interval = weighed.verdict, weighed.interval
     if interval is None or verdict.margin is None:
         return None
     if verdict.name not in DECIDED:
         return 1.0
-    low, high = 0.0, 1 - LEVEL
+    low, high = 0.0, ALPHA
+    if decide(*interval(LEVEL), verdict.margin) != verdict.name:
+        return 1.0
     for _ in range(HALVINGS):
         p = (low + high) / 2
         ends = interval(1 - p)

@@ -15,6 +15,8 @@ def test_the_looks_spend_what_one_look_would_and_little_at_first() -> None:
         assert len(found) == looks
         assert sum(1 - level for level in found) == pytest.approx(0.05)
         assert found == sorted(found, reverse=True)
+        assert found[-1] < found[0] < 1 or looks == 1
+        assert sum(1 - level for level in levels(looks, 0.99)) == pytest.approx(0.01)
     # Lan and DeMets' O'Brien-Fleming-like spending at a half of the information.
     assert 1 - levels(2)[0] == pytest.approx(0.0056, abs=1e-4)
 

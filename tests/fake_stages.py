@@ -109,6 +109,20 @@ def _swallow_and_wait() -> None:
     time.sleep(20)
 
 
+class _Garbage:
+    def __init__(self) -> None:
+        self.itself = self
+
+    def __del__(self) -> None:
+        os.write(2, b"looked for garbage\n")
+
+
+def _leave_garbage() -> None:
+    """Something that only a look for garbage finds once this module is gone."""
+    global garbage
+    garbage = _Garbage()
+
+
 def _until_told() -> None:
     """A piece of work that ends when the test makes the file `go`."""
     Path(os.environ["FAKE_STAGES"], "waiting").touch()
@@ -144,6 +158,7 @@ ORDERS = {
     "wait": _wait,
     "swallow and wait": _swallow_and_wait,
     "ignore and wait": _ignore_and_wait,
+    "leave garbage": _leave_garbage,
     "until told": _until_told,
     "deaf until told": _deaf_until_told,
     "refuse": _refuse,

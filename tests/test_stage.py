@@ -180,6 +180,15 @@ def test_an_order_to_stop_that_a_destructor_swallows_is_given_again(
     assert time.monotonic() - asked < 15
 
 
+def test_a_stage_ends_without_a_look_for_garbage_among_all_that_it_imported(
+    fake: FakeStages, work: Path
+) -> None:
+    fake.order("train", "leave garbage")
+    ended = run(fake, work)
+    assert ended.code == 0
+    assert "looked for garbage" not in ended.log
+
+
 def test_a_call_that_another_version_of_the_harness_wrote_is_refused_without_a_traceback(
     fake: FakeStages, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

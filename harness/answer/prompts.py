@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.common.commands import harness
 from harness.data.conversations import (
     ASSISTANT,
     SYSTEM,
@@ -144,7 +145,7 @@ def _tables(prompt_set: PromptSet, hub_folder: str | None) -> list[tuple[Table, 
     if hub_folder is None:
         raise InputError(
             f"the prompt set {prompt_set.hub.id} of the hub was not handed to the stage",
-            "Download it: harness fetch SPEC",
+            f"Download it: {harness('fetch', 'SPEC')}",
         )
     return [(_hub_table(prompt_set.hub, Path(hub_folder)), None)]
 

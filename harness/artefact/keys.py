@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from harness.artefact import environment, links
+from harness.common.commands import harness
 from harness.common.paths import files_of
 from harness.errors import DataAbsent, InputError, NotFetched
 from harness.spec.base import DATA_SCHEME, KEY_IF_SET, NOT_KEY, DataPath, Endpoint, Hub
@@ -90,7 +91,7 @@ class Files:
         if path is None or not path.exists():
             raise NotFetched(
                 f"{data.name} (sha256 {data.sha256}) is not on the volume yet",
-                "Bring it with: harness fetch SPEC",
+                f"Bring it with: {harness('fetch', 'SPEC')}",
             )
         return path
 

@@ -34,6 +34,8 @@ from harness.spec.model_source import HubModel
 MANIFEST_FORMAT = 1
 FAILED = ".failed"
 """In a work folder: why its stage failed."""
+PLAN = ".plan.json"
+"""In a work folder: the row that its stage is made for, and what the key is of."""
 SHORT = 16
 """Characters of a key that name its folder."""
 
@@ -164,6 +166,10 @@ class Store:
     def files_folder(self) -> Path:
         """Where given files stand that addresses brought: SHA256/NAME."""
         return self.root / "files"
+
+    def note_plan(self, stage: str, key: str, plan: Mapping[str, Any]) -> None:
+        """Say in its work folder what a stage is made of, for who must not remove that meanwhile."""
+        write_atomically(self.work_folder(stage, key) / PLAN, json.dumps(plan))
 
     def log_path(self, stage: str, key: str) -> Path:
         return self.root / "logs" / f"{stage}-{key[:SHORT]}.log"

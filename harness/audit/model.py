@@ -85,6 +85,8 @@ class Material:
     """How the outputs were made, such as temperature."""
     files: dict[str, str] = field(default_factory=dict)
     """Name -> sha256, of outputs and annotations."""
+    same_run: set[str] = field(default_factory=set)
+    """sha256 of files elsewhere that hold this run's outputs, as a manifest or a crate says."""
     line: dict[str, float] | None = None
     """Figures of the leaderboard that has this model alone."""
     data: str | None = None

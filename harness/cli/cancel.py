@@ -23,12 +23,12 @@ def cancel(specs: tuple[Path, ...], workspace: Workspace) -> None:
 
     planner = workspace.planner(site_here().executor)
     console = make_console()
-    plans = workspace.plans(specs, planner)
-    if words := nothing_submitted(planner.store):
-        say(console, words)
-        return
-    stages = cancel(plans, planner.store, waiting(console, "cancel"))
-    for stage in stages:
-        say(console, f"cancelled: {stage.title}")
-    if not stages:
-        say(console, "nothing of these rows is queued")
+    with workspace.plans(specs, planner) as plans:
+        if words := nothing_submitted(planner.store):
+            say(console, words)
+            return
+        stages = cancel(plans, planner.store, waiting(console, "cancel"))
+        for stage in stages:
+            say(console, f"cancelled: {stage.title}")
+        if not stages:
+            say(console, "nothing of these rows is queued")

@@ -25,6 +25,6 @@ def fetch(specs: tuple[Path, ...], workspace: Workspace) -> None:
 
     planner = workspace.planner(kind=Hopeful)
     planner.store.prepare()
-    plans = workspace.plans(specs, planner)
-    workspace.runner(planner, make_console()).downloads.fetch(plans)
-    check_addressed([d for plan in plans for s in plan.stages for d in s.data()], planner.files)
+    with workspace.plans(specs, planner) as plans:
+        workspace.runner(planner, make_console()).downloads.fetch(plans)
+        check_addressed([d for plan in plans for s in plan.stages for d in s.data()], planner.files)

@@ -27,13 +27,14 @@ def gc(
     """List, and with --yes remove, what is not needed.
 
     That is what no spec below specs/ (or those of --specs) refers to as it stands now, nor `harness
-    settle` bought for it, or for a row whose spec is not among them; or the artefacts named.
+    settle` bought for it, or for a row whose spec is not among them; or the artefacts named. What a
+    stage that runs or is submitted reads is kept, and said.
     """
     from harness.common.numbers import byte_size
     from harness.common.progress import counted
     from harness.results.course import files
     from harness.results.settle import bought
-    from harness.run.gc import collect, named_items, remove, strangers
+    from harness.run.gc import collect, named_items, remove, strangers, used_by, uses
 
     store = workspace.store()
     others: list[str] = []
@@ -48,6 +49,12 @@ def gc(
         items = collect(store, rows, planners, settled, list(courses.values()))
         for path, row in courses.items():
             click.echo(f"kept: all of {row}, which harness settle bought for ({path}): {ELSEWHERE}")
+        in_use, kept = uses(store), {}
+        for item in items:
+            if words := used_by(store, item, in_use):
+                kept[item] = words
+                click.echo(f"kept: {item.name}, for {words}")
+        items = [item for item in items if item not in kept]
         others = strangers(store, items, rows)
     size = 0
     for item in items:

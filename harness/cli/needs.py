@@ -20,19 +20,20 @@ def needs(rows: tuple[str, ...], as_json: bool, workspace: Workspace) -> None:
     Files with size and address, hub models (size, gated or not where that is known), keys by name,
     memory, disk, and time as far as earlier runs on the volume foretell it; and the command that
     brings what is missing. ROW is the name of a row below specs/, a spec or a folder of specs. The exit
-    code is 1 where something is missing.
+    code is 1 where something is missing, or an artefact was changed after it was made: its row is left
+    out and named.
     """
     from harness.cli.views.needs import show_needs
     from harness.run.needs import Forgiving, needs_of
 
     planner = workspace.planner(kind=Forgiving)
     specs = tuple(map(Path, rows))
-    plans = [planner.plan(row) for row in workspace.rows_to_run(specs)]
-    result = needs_of(plans, planner, specs, typed("inputs", "executor"))
-    if as_json:
-        click.echo(json.dumps(result.to_json(), indent=2))
-    else:
-        show_needs(make_console(piped=80), result)
-        if not result.items:
-            click.echo("nothing: all stages are there")
+    with workspace.plans(specs, planner) as plans:
+        result = needs_of(plans, planner, specs, typed("inputs", "executor"))
+        if as_json:
+            click.echo(json.dumps(result.to_json(), indent=2))
+        else:
+            show_needs(make_console(piped=80), result)
+            if plans and not result.items:
+                click.echo("nothing: all stages are there")
     sys.exit(1 if result.missing else 0)

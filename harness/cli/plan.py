@@ -15,7 +15,8 @@ def plan(specs: tuple[Path, ...], workspace: Workspace) -> None:
     """Show what would run, and why.
 
     Each stage is to run, is reused, or is stale; with what changed, and calls and tokens to expect. At
-    the end stands what the stages need, there or missing, as `harness needs` says it.
+    the end stands what the stages need, there or missing, as `harness needs` says it. A row of
+    which an artefact was changed after it was made is left out and named; the exit code is then 1.
     """
     from harness.cli.views.needs import show_needs
     from harness.cli.views.plan import show_plans
@@ -23,11 +24,11 @@ def plan(specs: tuple[Path, ...], workspace: Workspace) -> None:
     from harness.run.ready import check
 
     planner = workspace.planner()
-    plans = workspace.plans(specs, planner)
-    needs = needs_of(plans, planner, specs, typed("inputs", "executor"))
-    console = make_console(piped=80)
-    show_plans(console, plans, needs.command, specs)
-    show_needs(console, needs)
-    planner.files.save()
-    for row_plan in plans:
-        check(row_plan, planner.files)
+    with workspace.plans(specs, planner) as plans:
+        needs = needs_of(plans, planner, specs, typed("inputs", "executor"))
+        console = make_console(piped=80)
+        show_plans(console, plans, needs.command, specs)
+        show_needs(console, needs)
+        planner.files.save()
+        for row_plan in plans:
+            check(row_plan, planner.files)

@@ -27,14 +27,14 @@ def status(specs: tuple[Path, ...], as_json: bool, workspace: Workspace) -> None
     from harness.run.slurm.submit import site_here
 
     planner = workspace.planner(site_here().executor)
-    plans = workspace.plans(specs, planner)
-    if (words := nothing_submitted(planner.store)) and not as_json:
-        say(make_console(), words)
-        return
-    found = statuses(plans, planner.store)
-    if as_json:
-        print(queue.as_json(found))
-    else:
-        queue.show_queue(make_console(), found)
+    with workspace.plans(specs, planner) as plans:
+        if (words := nothing_submitted(planner.store)) and not as_json:
+            say(make_console(), words)
+            return
+        found = statuses(plans, planner.store)
+        if as_json:
+            print(queue.as_json(found))
+        else:
+            queue.show_queue(make_console(), found)
     if any(s.state == "failed" for s in found):
         raise SystemExit(HarnessError.exit_code)

@@ -17,7 +17,8 @@ def submit(specs: tuple[Path, ...], workspace: Workspace) -> None:
     Everything that can be checked is checked and everything that is read is downloaded here, as `run`
     does; then each stage becomes a job that waits for those before it, alike ones an array. The same
     command again submits what failed or was cancelled, and nothing twice. Nodes have to see the volume,
-    the given data and this checkout.
+    the given data and this checkout. A row of which an artefact was changed after it was made is left
+    out and named; the exit code is then 1.
 
     Partition, account and more are set in harness.toml ([slurm]) in the checkout, or in the file that
     HARNESS_CONFIG names; or by HARNESS_SLURM_PARTITION, _ACCOUNT, _QOS, _TIME, _FLAGS and _EXECUTOR.
@@ -27,7 +28,7 @@ def submit(specs: tuple[Path, ...], workspace: Workspace) -> None:
     site = site_here()
     planner = workspace.planner(site.executor)
     planner.store.prepare()
-    plans = workspace.plans(specs, planner)
     folder = planner.files.inputs
     resolved = folder.resolve() if folder is not None and ":" not in str(folder) else folder
-    Submission(planner.store, planner.files, site, resolved, make_console()).submit(plans)
+    with workspace.plans(specs, planner) as plans:
+        Submission(planner.store, planner.files, site, resolved, make_console()).submit(plans)

@@ -1,5 +1,6 @@
 """What commands work with: specs, the volume, given data, plans."""
 
+import contextlib
 import functools
 import os
 import re
@@ -14,7 +15,7 @@ import click
 from harness.errors import DataAbsent, HarnessError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Iterator
 
     from rich.console import Console
 
@@ -86,10 +87,25 @@ class Workspace:
 
         return Runner(source.store, source.files, self.new_executor(), console)
 
-    def plans(self, specs: tuple[Path, ...], planner: "Planner") -> "list[RowPlan]":
-        plans = plan_rows(self.rows_to_run(specs), planner)
+    @contextlib.contextmanager
+    def plans(self, specs: tuple[Path, ...], planner: "Planner") -> "Iterator[list[RowPlan]]":
+        """The rows' plans; what was damaged of the rows that are left out is the error, once the others
+        are dealt with.
+
+        Raises:
+            InputError: as Planner.plan.
+            HarnessError: artefacts of rows are damaged.
+        """
+        damaged: dict[str, Damaged] = {}
+        yield plan_rows(self.rows_to_run(specs), planner, damaged)
         planner.files.save()
-        return plans
+        if len(damaged) == 1:
+            raise next(iter(damaged.values()))
+        if damaged:
+            from harness.run.executors import listed
+
+            message = f"{len(damaged)} artefacts are damaged"
+            raise HarnessError("\n".join([message, *map(listed, damaged.values())]))
 
     def rows_to_run(self, specs: tuple[Path, ...]) -> "list[LoadedRow]":
         return rows_to_run(specs, self.scale)
@@ -254,10 +270,10 @@ def inputs_folder(inputs: Path | None) -> Path | None:
 
 
 def plan_rows(
-    rows: "list[LoadedRow]", planner: "Planner", damaged: "dict[str, Damaged] | None" = None
+    rows: "list[LoadedRow]", planner: "Planner", damaged: "dict[str, Damaged]"
 ) -> "list[RowPlan]":
     """Plans; of a folder of specs, a row whose given data is absent is left out, and said; so is one
-    that needs a damaged artefact, where `damaged` takes it: what is wrong -> the error, which names the
+    that needs a damaged artefact, which `damaged` takes: what is wrong -> the error, which names the
     specs."""
     from harness.artefact.store import Damaged
 
@@ -273,7 +289,7 @@ def plan_rows(
                 continue
             fault = e.message
             e.message = f"{loaded.path}: {fault}"
-            if damaged is None or not isinstance(e, Damaged):
+            if not isinstance(e, Damaged):
                 raise
             click.echo(f"left out: {e.message}", err=True)
             if fault in damaged:

@@ -1,12 +1,14 @@
 """What on the volume no spec refers to any more."""
 
+import contextlib
+import json
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.artefact.environment import STAGES, accelerator, image_name
-from harness.artefact.store import SHORT, Damaged, Store
+from harness.artefact.store import PLAN, SHORT, Damaged, Store
 from harness.common.paths import size_of
 from harness.errors import HarnessError, InputError
 from harness.row.load import LoadedRow
@@ -14,6 +16,8 @@ from harness.row.rejudged import BRIDGE, PUBLISHED
 from harness.row.twin import SUFFIX, scaled
 from harness.run.given import bring
 from harness.run.plan import Planner
+from harness.run.slurm.queue import waiting
+from harness.run.slurm.records import Records
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,61 @@ class Item:
     size: int
     """Bytes."""
     why: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """A stage that another process is at, or that waits in Slurm."""
+
+    words: str
+    plan: str
+    """JSON of what its key is of: the keys and digests of all that it reads, and its own."""
+    row: str
+    """Whose stages it is followed by; empty where each of those is in use itself."""
+
+
+def uses(store: Store) -> list[Use]:
+    """The stages on the volume that run or wait, each with what must stay for it."""
+    found = []
+    for path in sorted(store.root.glob(f"work/*/{PLAN}")):
+        stage, _, key = path.parent.name.partition("-")
+        plan, row = _planned(path.parent)
+        if row and store.is_locked(stage, key):
+            words = f"{stage} {key[:12]} of row {row}, which runs at this moment"
+            found.append(Use(words, plan + key, row))
+    records = Records(store.root / "slurm")
+    for record in waiting(records):
+        order = records.order_path(record.submission, record.task)
+        if order.is_file():
+            words = f"{record.stage} {record.key[:12]}, which is submitted to Slurm"
+            found.append(Use(words, order.read_text(encoding="utf-8"), ""))
+    return found
+
+
+def used_by(store: Store, item: Item, uses: Sequence[Use]) -> str:
+    """Which of them needs it, in words; empty where none does."""
+    key = item.folder.name.rpartition("-")[2]
+    is_fetched = item.folder.parent == store.files_folder
+    for use in uses:
+        remembered = {k[:SHORT] for k in store.remembered(use.row).values()} if use.row else ()
+        if (len(key) >= SHORT and key in use.plan) or key in remembered:
+            return use.words
+        row = ""
+        with contextlib.suppress(Damaged):
+            row = _planned(item.folder)[1] or made_for(store, item.folder)
+        if use.row and (is_fetched or _own_row(row) == _own_row(use.row)):
+            return use.words
+    return ""
+
+
+def _planned(work: Path) -> tuple[str, str]:
+    """What stands in a work folder of its stage's plan, and the row that it is made for; both empty
+    where it does not say so."""
+    try:
+        text = (work / PLAN).read_text(encoding="utf-8")
+        return text, str(json.loads(text)["row"])
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "", ""
 
 
 def collect(
@@ -96,8 +155,13 @@ def _remembered(store: Store, row: str) -> set[tuple[str, str]]:
 
 def _is_of(row: str, rows: Collection[str]) -> bool:
     """Whether it is one of these, a twin, or what one's judge judges beside it."""
-    own = re.sub(rf"-({PUBLISHED}|{BRIDGE}-\d+)$", "", row).removesuffix(SUFFIX)
+    own = _own_row(row).removesuffix(SUFFIX)
     return row in rows or own in rows
+
+
+def _own_row(row: str) -> str:
+    """That of what the row's judge judges beside it."""
+    return re.sub(rf"-({PUBLISHED}|{BRIDGE}-\d+)$", "", row)
 
 
 def strangers(store: Store, items: Sequence[Item], rows: Sequence[LoadedRow]) -> list[str]:
@@ -137,8 +201,12 @@ def named_items(store: Store, names: Sequence[str]) -> list[Item]:
 
 
 def remove(store: Store, items: Sequence[Item]) -> None:
-    """Remove items; one that another process works on is refused before anything is removed."""
+    """Remove items; one that another process works on, or a stage at work needs, is refused before
+    anything is removed."""
+    in_use = uses(store)
     for item in items:
+        if words := used_by(store, item, in_use):
+            raise HarnessError(f"{item.name} is needed by {words}", "Try again once it has ended.")
         stage, _, key = item.name.replace("/", "-", 1).partition("-")
         if store.is_locked(stage, key):
             raise HarnessError(f"{item.name} is in use by another process", "Try again later.")

@@ -193,6 +193,7 @@ class Runner:
                 folders[name] = self.downloads.snapshot(hub, planned, code)
             work = self.store.work_folder(stage, key)
             work.mkdir(exist_ok=True)
+            self.store.note_plan(stage, key, {"row": planned.row, "document": planned.document})
             log = self.store.log_path(stage, key)
             job = self.job(planned, title, folders, work, lock, log)
             job = replace(job, share=turn.share, stop=turn.stop, kill=turn.kill)

@@ -865,6 +865,36 @@ def test_a_damaged_artefact_stops_its_own_row_alone_and_is_told_with_the_way_out
     assert (told.exit_code, told.stderr.count("warning")) == (0, 0)
 
 
+def test_rows_beside_one_with_a_damaged_artefact_are_planned_and_submitted(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_row(place / "specs", "two", train={"steps": 2})
+    write_row(place / "specs", "three", train={"steps": 3})
+    command("run", "specs/one.yaml", "specs/two.yaml", "--only", "gen,train")
+    damaged = []
+    for row in ("one", "two"):
+        (plan,) = planned(Path("runs"), Path(f"specs/{row}.yaml"))
+        folder = next(s for s in plan.stages if s.stage == "train").made.folder
+        (folder / "manifest.json").write_text("changed")
+        damaged.append(f"gc --yes train/{folder.name}")
+    submitted: list[str] = []
+    monkeypatch.setattr(
+        "harness.run.slurm.submit.Submission.submit",
+        lambda submission, plans: submitted.extend(plan.row.row for plan in plans),
+    )
+    for name in ("plan", "needs", "submit"):
+        done = command(name, "specs")
+        assert done.exit_code == 1
+        assert "error: 2 artefacts are damaged" in done.stderr
+        assert [removal in done.stderr for removal in damaged] == [True, True]
+    assert "three" in command("plan", "specs").stdout
+    assert json.loads(command("needs", "--json", "specs").stdout)["rows"] == ["three"]
+    assert submitted == ["three"]
+    alone = command("needs", "specs/one.yaml")
+    assert (alone.exit_code, alone.stdout) == (1, "")
+    assert damaged[0] in alone.stderr
+
+
 def test_a_row_of_which_a_stage_met_a_damaged_artefact_is_damaged_below_the_run(
     place: Path,
 ) -> None:

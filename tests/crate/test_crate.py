@@ -134,6 +134,27 @@ def test_elsewhere_a_crate_is_replayed_with_nothing_beside_it(
     assert tree(tmp_path) == before  # a crate is only read
 
 
+def test_a_crate_whose_answers_are_a_given_file_has_no_shared_outputs(
+    home: Path, tmp_path: Path
+) -> None:
+    """The file stands below given/, its judging below artefacts/."""
+    given = {"kind": "reference", "outputs": "prompts.jsonl"}
+    answer = {"prompts": {"file": "prompts.jsonl"}, "engine": given}
+    parts = ROW["eval"] | {"answer": answer}
+    spec = {**ROW, "row": "control", "gen": None, "train": None, "eval": parts}
+    (home / "specs" / "control.yaml").write_text(yaml.safe_dump(spec))
+    crate = tmp_path / "crate"
+    for arguments in (("run",), ("export", "--to", crate)):
+        done = command(arguments[0], "specs/control.yaml", *arguments[1:])
+        assert done.exit_code == 0, done.output
+    audited = command("audit", crate)
+    assert "2 results, no finding" in audited.stdout
+    (tmp_path / "another").mkdir()
+    shutil.copy(home / "specs" / "prompts.jsonl", tmp_path / "another")
+    changed(tmp_path / "another", "prompts.jsonl", "\n", " \n")
+    assert "error shared_outputs" in command("audit", crate, tmp_path / "another").stdout
+
+
 def test_weights_stay_behind_unless_they_are_asked_for(home: Path, tmp_path: Path) -> None:
     said = export(tmp_path / "light").output
     assert "1 file of weights" in said

@@ -58,6 +58,14 @@ def unpacked(crates: Path, to: Path) -> Path:
     return to
 
 
+def test_outputs_and_verdicts_of_a_bridging_model_are_told_as_one_run_by_an_audit(
+    crates: Path, tmp_path: Path
+) -> None:
+    audited = command("audit", unpacked(crates, tmp_path))
+    assert audited.stdout.count("_annotations.json alpaca_eval") == 2
+    assert "shared_outputs" not in audited.stdout
+
+
 def test_changed_verdicts_of_the_published_judge_are_found(crates: Path, tmp_path: Path) -> None:
     crate = unpacked(crates, tmp_path / "crate")
     held = json.loads((crate / "harness.json").read_text())

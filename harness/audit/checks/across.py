@@ -73,12 +73,17 @@ class _Counted:
 def _check_shared(results: Sequence[Result]) -> None:
     """Results that are told apart as runs, with the same outputs.
 
-    Several judges of one run's outputs, which lie in one folder, are as it should be.
+    Several judges of one run's outputs are as it should be: these lie in one folder, or an artefact's
+    manifest or a crate says where they stand.
     """
+    stated = {digest: r.material.run for r in results for digest in r.material.same_run}
     having = [_Texts(r, _plain_texts(r.material.outputs)) for r in results if r.material.outputs]
     for texts in _groups(having, _share_outputs):
         group = [t.result for t in texts]
-        runs = list(dict.fromkeys(r.material.run for r in group))
+        runs = {
+            next((stated[d] for d in r.material.files.values() if d in stated), r.material.run)
+            for r in group
+        }
         if len(runs) < 2:
             continue
         rates = {r.path: r.metrics.get("win_rate") for r in group}

@@ -537,6 +537,7 @@ def _outputs_alone(inventory: _Inventory) -> list[Result]:
             model=next(iter(outputs.generators)),
             run=str(folder.resolve()),
             settings=settings_near(folder, inventory.source),
+            files={outputs.path.name: file_digest(outputs.path)},
         )
         reference = inventory.reference
         if (

@@ -56,6 +56,7 @@ FIGURES = {
     "upper_bound": "upper_bound",
 }
 """A manifest's names -> those of a result."""
+CRATE = "harness.json"
 SAME_AS = {"role_words": "prompt_mismatch"}
 """Findings of the stages under an audit's names."""
 
@@ -83,9 +84,10 @@ def find(source: AuditSource) -> list[Result]:
     artefacts = [
         artefact
         for path in source.files_named(MANIFEST)
-        if (artefact := _artefact(path.parent, source.read(read_json, path))) is not None
+        if (artefact := _artefact(path.parent, _object(source, path))) is not None
     ]
     judged: set[Path] = set()
+    verdicts = _published_verdicts(source)
     for artefact in artefacts:
         folder = artefact.folder
         if artefact.stage != "judge" or not (folder / ANNOTATIONS).is_file():
@@ -97,7 +99,9 @@ def find(source: AuditSource) -> list[Result]:
         if answers is not None:
             judged.add(answers)
         make = partial(_judged, source, artefact, split(rows), answers)
-        results.append(guarded_result(folder, KIND, make))
+        result = guarded_result(folder, KIND, make)
+        result.material.same_run |= verdicts.get(str(artefact.row), set())
+        results.append(result)
     for artefact in artefacts:
         if artefact.stage == "answer":
             if artefact.folder not in judged and (artefact.folder / OUTPUTS).is_file():
@@ -106,9 +110,24 @@ def find(source: AuditSource) -> list[Result]:
     return results
 
 
-def _artefact(folder: Path, value: Any) -> _Artefact | None:
+def _published_verdicts(source: AuditSource) -> dict[str, set[str]]:
+    """A bridging model's row, as a crate calls it -> sha256 of the published judge's verdicts on the
+    same outputs."""
+    verdicts: dict[str, set[str]] = {}
+    for path in source.files_named(CRATE):
+        for part in _object(source, path).objects("bridge"):
+            verdicts.setdefault(str(part.text("row")), set()).add(str(part.text("sha256")))
+    return verdicts
+
+
+def _object(source: AuditSource, path: Path) -> JsonObject:
+    """What a file of JSON holds; an empty object where it holds none."""
+    value = source.read(read_json, path)
+    return JsonObject(value) if isinstance(value, dict) else JsonObject()
+
+
+def _artefact(folder: Path, manifest: JsonObject) -> _Artefact | None:
     """None: the file is no artefact's manifest."""
-    manifest = JsonObject(value) if isinstance(value, dict) else JsonObject()
     stage, key = manifest.text("stage"), manifest.text("key")
     parts = (manifest.get(name) for name in ("files", "metrics", "counts"))
     if stage is None or key is None or not all(isinstance(part, dict) for part in parts):
@@ -162,6 +181,7 @@ def _judged(
     check_replies(result, annotations)
     check_published(result, MANIFEST)
     answered = _outputs(source, answers) if answers else []
+    manifest = _object(source, answers / MANIFEST) if answers else JsonObject()
     # Without the answers: a row of each prompt, and no more rows than prompts.
     times = Counter(row.prompt for row in answered) or Counter(
         row.instruction for row in annotations.rows if len(annotations.rows) <= counted
@@ -172,15 +192,22 @@ def _judged(
     check_length(result, annotations.rows)
     cut = {row.prompt for row in answered if row.is_cut}
     check_texts(result, judged_outputs(annotations.rows, cut))
-    run = str((answers or artefact.folder).resolve())
-    result.material = material_of(annotations.rows, judge=annotations.annotator, run=run)
+    run, same_run = _run_of(answers or artefact.folder, manifest)
+    result.material = material_of(
+        annotations.rows, judge=annotations.annotator, run=run, same_run=same_run
+    )
     _carry_over(result, artefact.findings)
-    if answers is not None:
-        manifest = source.read(read_json, answers / MANIFEST)
-        if isinstance(manifest, dict):
-            _carry_over(result, JsonObject(manifest).objects("findings"))
+    _carry_over(result, manifest.objects("findings"))
     source.claim(artefact.folder)
     return result
+
+
+def _run_of(folder: Path, manifest: JsonObject) -> tuple[str, set[str]]:
+    """The run of an answer artefact's outputs, and the sha256 of the file that they were given in,
+    which then is the run."""
+    engine = manifest.object("document").object("params").object("answer").object("engine")
+    digest = engine.object("outputs").text("sha256")
+    return (digest, {digest}) if digest else (str(folder.resolve()), set())
 
 
 def _answered(source: AuditSource, artefact: _Artefact) -> list[Result]:
@@ -199,8 +226,9 @@ def _answered(source: AuditSource, artefact: _Artefact) -> list[Result]:
     compare(result)
     check_published(result, MANIFEST)
     check_texts(result, texts)
+    run, same_run = _run_of(artefact.folder, _object(source, artefact.folder / MANIFEST))
     result.material = Material(
-        outputs={o.instruction: o.text for o in texts}, run=str(artefact.folder.resolve())
+        outputs={o.instruction: o.text for o in texts}, run=run, same_run=same_run
     )
     _carry_over(result, artefact.findings)
     return [result]

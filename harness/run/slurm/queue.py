@@ -102,6 +102,28 @@ def handed_over(
     }, known
 
 
+def waiting(records: Records) -> list[Submitted]:
+    """The last submissions of stages whose jobs wait or run. Where Slurm cannot be asked of one, as of
+    another user's, it counts until its job says that it has ended."""
+    submitted = records.all_submitted()
+    own = [r for r in submitted if records.is_own(r)] if shutil.which("squeue") else []
+    try:
+        found, known = handed_over(records, own)
+    except HarnessError:
+        found, known = {}, {}
+
+    def is_open(record: Submitted) -> bool:
+        noted = found.get((record.stage, record.key))
+        if noted is not None and noted.job:
+            job = job_of(noted, known)
+            return job is not None and is_kept(noted, job)
+        attempts = records.attempts(record.stage, record.key)
+        ended = (a for a in attempts if a.outcome in ("done", "failed", "refused"))
+        return not record.cancelled and all(a.submission != record.submission for a in ended)
+
+    return [record for record in submitted if is_open(record)]
+
+
 def _own_number(records: Records, record: Submitted) -> str:
     own = (
         attempt.job

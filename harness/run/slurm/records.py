@@ -1,7 +1,9 @@
 """What submissions and jobs leave on the volume, below slurm/: what a task is to do, under which job a
 stage was submitted, and what each job says of itself. No secret is in any of it."""
 
+import contextlib
 import json
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -155,6 +157,18 @@ class Records:
                 "delete this file and submit again.",
             ) from None
         return record if record.key == key else None
+
+    def all_submitted(self) -> list[Submitted]:
+        """Of every stage; those whose record is damaged are left out."""
+        found = []
+        for path in sorted((self.root / "submitted").glob("*.json")):
+            with contextlib.suppress(TypeError):
+                found.append(Submitted(**_read(path)))
+        return found
+
+    def is_own(self, record: Submitted) -> bool:
+        """Whether this user submitted it."""
+        return self._path("submitted", record.stage, record.key).stat().st_uid == os.getuid()
 
     def write_submitted(self, record: Submitted) -> None:
         _write(self._path("submitted", record.stage, record.key), asdict(record))

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
+from harness.common import commands
 from harness.errors import HarnessError, InputError, NotFetched
 from harness.run.given import archive, bring, download
 from harness.run.given.bring import NotBrought
@@ -80,10 +81,11 @@ def given(*urls: str, content: bytes = CONTENT, digest: str = "", **more: Any) -
 
 
 def test_a_file_is_kept_by_its_digest_and_asked_for_once(
-    server: FileServer, fetch: Fetcher
+    server: FileServer, fetch: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = given(f"{server.url}/data/a.json")
-    with pytest.raises(NotFetched, match="harness fetch SPEC"):
+    monkeypatch.setattr(commands, "_named", [Path("a volume")])
+    with pytest.raises(NotFetched, match="harness fetch SPEC --volume 'a volume'"):
         fetch.files.locate(data)
     assert fetch.files.digest(data) == data.sha256
     fetch(data)

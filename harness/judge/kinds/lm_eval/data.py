@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.common.commands import harness
 from harness.data.tables import Every, TableRow, read_files
 from harness.errors import InputError
 from harness.judge.kinds.lm_eval import PackageTask, TaskData
@@ -231,7 +232,7 @@ def _snapshot(name: str, data: TaskData | PackageTask, inputs: Mapping[str, str]
         raise InputError(
             f"task {name}: the call has no folder of the data set {data.hub.id} "
             f"(inputs.task-{name})",
-            "Download it: harness fetch SPEC",
+            f"Download it: {harness('fetch', 'SPEC')}",
         )
     return inputs[f"task-{name}"]
 

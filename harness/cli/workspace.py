@@ -352,15 +352,21 @@ NARROWEST = 20
 """Columns."""
 
 
-def make_console(piped: int = 200) -> "Console":
-    """Of the terminal's width, or of COLUMNS, at least NARROWEST; without either, `piped` wide."""
+PIPED = 200
+"""Columns of a table without a terminal."""
+
+
+def make_console() -> "Console":
+    """Of the terminal's width, or of COLUMNS, at least NARROWEST; without either no line is broken, and
+    tables are PIPED wide."""
     from harness.common.progress import Output
 
     console = Output(emoji=False)
     told = os.environ.get("COLUMNS", "")
     is_told = told.isdecimal() and int(told) > 0
     if not console.is_terminal and not is_told:
-        console.width = piped
+        console.width = PIPED
+        console.soft_wrap = True
     elif console.width < NARROWEST:
         console.width = NARROWEST if is_told else 80
     return console

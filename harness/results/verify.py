@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pydantic import JsonValue
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from harness.common import numbers
 from harness.common.commands import harness
@@ -112,12 +111,10 @@ def _show(console: Console, line: MatrixLine) -> None:
         f"[bold]{escape(plain(line.row.row))}[/]{escape(plain(metric))}: [{colour}]{name}[/]",
         highlight=False,
     )
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), pad_edge=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for heading, text in sentences(line):
-        table.add_row(heading, escape(plain(text)))
-    console.print(table)
+    parts = sentences(line)
+    width = max(len(heading) for heading, _ in parts)
+    for heading, text in parts:
+        print_hanging(console, f"  {heading:<{width}}  {plain(text)}", width + 4)
 
 
 def sentences(line: MatrixLine) -> list[tuple[str, str]]:

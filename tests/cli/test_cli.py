@@ -785,7 +785,7 @@ def test_what_is_written_of_twins_leaves_the_full_rows_files_alone_and_the_other
     for name in ("table", "report"):
         assert command(name).exit_code == 0
     full = written()
-    for arguments in (("table", "--scale", "tiny"), ("report", "tests-tiny")):
+    for arguments in (("table", "--scale", "tiny"), ("report", "--scale", "tiny")):
         assert command(*arguments).exit_code == 0
     both = written()
     twins = {name: text for name, text in both.items() if name.startswith("tiny/")}
@@ -794,6 +794,18 @@ def test_what_is_written_of_twins_leaves_the_full_rows_files_alone_and_the_other
     assert "one-tiny" in twins["tiny/matrix.csv"]
     command("table")
     assert written() == both
+
+
+def test_the_report_of_named_rows_leaves_that_of_all_alone(place: Path) -> None:
+    write_row(place / "specs", "two")
+    command("run", "specs")
+    command("report")
+    page = Path("runs/results/report.html")
+    before = page.read_bytes()
+    named = "runs/results/selection/report.html"
+    for name in ("specs/one.yaml", "tests"):
+        assert f"written: {named}, " in command("report", name).stdout
+        assert page.read_bytes() == before
 
 
 def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: Path) -> None:

@@ -23,10 +23,11 @@ def cancel(specs: tuple[Path, ...], workspace: Workspace) -> None:
 
     planner = workspace.planner(site_here().executor)
     console = make_console()
-    plans = workspace.plans(specs, planner)
-    if words := nothing_submitted(planner.store):
+    if words := nothing_submitted(planner.store, specs):
+        workspace.rows_to_run(specs)
         say(console, words)
         return
+    plans = workspace.plans(specs, planner)
     stages = cancel(plans, planner.store, waiting(console, "cancel"))
     for stage in stages:
         say(console, f"cancelled: {stage.title}")

@@ -27,10 +27,11 @@ def status(specs: tuple[Path, ...], as_json: bool, workspace: Workspace) -> None
     from harness.run.slurm.submit import site_here
 
     planner = workspace.planner(site_here().executor)
-    plans = workspace.plans(specs, planner)
-    if (words := nothing_submitted(planner.store)) and not as_json:
+    if (words := nothing_submitted(planner.store, specs)) and not as_json:
+        workspace.rows_to_run(specs)
         say(make_console(), words)
         return
+    plans = workspace.plans(specs, planner)
     found = statuses(plans, planner.store)
     if as_json:
         print(queue.as_json(found))

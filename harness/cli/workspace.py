@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import DataAbsent, HarnessError, InputError
+from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -263,13 +263,15 @@ def plan_rows(
 
     plans = []
     absent: dict[str, list[str]] = {}
+    ways_out: dict[str, None] = {}
     for loaded in rows:
         try:
             plans.append(planner.plan(loaded))
         except HarnessError as e:
             if isinstance(e, DataAbsent) and not loaded.is_named:
-                for name in _absent(loaded, planner):
+                for name, way_out in _absent(loaded, planner, e).items():
                     absent.setdefault(name, []).append(loaded.row.row)
+                    ways_out[way_out] = None
                 continue
             fault = e.message
             e.message = f"{loaded.path}: {fault}"
@@ -280,30 +282,32 @@ def plan_rows(
                 e.message = f"{loaded.path}, {damaged[fault].message}"
             damaged[fault] = e
     if absent:
-        from harness.artefact.keys import where_given
         from harness.common.progress import plain
 
         click.echo("left out, because their given data is absent:", err=True)
         for data, left_out in absent.items():
             click.echo(plain(f"  {data}: {', '.join(left_out)}"), err=True)
-        way_out = where_given(planner.files.inputs)
+        hint = "\n".join(filter(None, ways_out))
         if rows and not plans:
-            raise InputError("no row is left", way_out)
-        click.echo(way_out, err=True)
+            raise InputError("no row is left", hint)
+        if hint:
+            click.echo(hint, err=True)
     return plans
 
 
-def _absent(loaded: "LoadedRow", planner: "Planner") -> list[str]:
-    """The given data of a row that is not there, as its spec names it."""
+def _absent(loaded: "LoadedRow", planner: "Planner", fault: DataAbsent) -> dict[str, str]:
+    """The given data of a row that is not there, as its spec names it, each with what to do about it.
+    What an address brings is no reason where other data is absent, too."""
     from harness.artefact.keys import iter_data
 
-    paths = []
+    given: dict[str, str] = {}
+    fetched: dict[str, str] = {}
     for data in iter_data(loaded.row):
         try:
             planner.files.locate(data)
-        except DataAbsent:
-            paths.append(data.path)
-    return list(dict.fromkeys(paths)) or ["what another row reads whose answers it needs"]
+        except DataAbsent as e:
+            (fetched if isinstance(e, NotFetched) else given)[data.path or data.name] = e.hint
+    return given or fetched or {"what another row reads whose answers it needs": fault.hint}
 
 
 def row_named(name: str, scale: str = "full") -> "LoadedRow":

@@ -661,9 +661,12 @@ def test_without_slurm_a_volume_on_which_nothing_was_submitted_is_told_so(
     place: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("PATH", str(place))
+    write_row(place / "specs", "two", gen=None, data="data:alpaca.json")
+    assert command(name, "specs").stderr == "", "of what two lacks plan has to tell"
     told = command(name, "specs/one.yaml")
     assert told.exit_code == 0
     assert told.stdout.startswith("nothing was submitted on the volume ")
+    assert told.stdout.endswith("; `harness plan specs/one.yaml` says what is there\n")
     Path("runs/slurm").mkdir(parents=True)
     told = command(name, "specs/one.yaml")
     assert told.exit_code == 2

@@ -16,6 +16,7 @@ def cancel(specs: tuple[Path, ...], workspace: Workspace) -> None:
 
     A stage that other rows share ends for these too.
     """
+    from harness.common.hanging import print_hanging
     from harness.common.progress import say
     from harness.run.executors import waiting
     from harness.run.slurm.status import cancel, nothing_submitted
@@ -25,7 +26,7 @@ def cancel(specs: tuple[Path, ...], workspace: Workspace) -> None:
     console = make_console()
     if words := nothing_submitted(planner.store, specs):
         workspace.rows_to_run(specs)
-        say(console, words)
+        print_hanging(console, words)
         return
     plans = workspace.plans(specs, planner)
     stages = cancel(plans, planner.store, waiting(console, "cancel"))

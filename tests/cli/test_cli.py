@@ -818,8 +818,8 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     command("run", "specs/one.yaml")
     of_table = "2 rows without a result are left out"
     of_all = (
-        "3 rows without a result are left out (of 1, what the spec names is not there, so that none "
-        "could be looked up: lost)"
+        "3 rows without a result are left out; 1 of them could not be looked up, as what the spec "
+        "names is not there: lost"
     )
     told = command("table")
     assert f"{of_all} (--all shows them all)\n" in told.stdout
@@ -898,7 +898,8 @@ def test_printed_commands_name_the_volume_that_a_command_was_told(
     at = ("--volume", "a volume")
     told = " --volume 'a volume'"
     assert f"not made yet: harness run specs/one.yaml{told}" in command("verify", "one", *at).stdout
-    assert f"Make them: harness run specs/one.yaml{told}" in command("show", "one", *at).stderr
+    for name in ("show", "replay"):
+        assert command(name, "one", *at).stderr.endswith(f": harness run specs/one.yaml{told}\n")
     looks = f"show one --outputs{told}; harness verify one{told}; harness report{told}"
     assert looks in command("run", "specs", *at).stdout
     monkeypatch.setenv("HARNESS_DATA", "another")
@@ -920,7 +921,7 @@ def test_a_report_to_a_name_that_ends_with_a_slash_makes_the_folder(place: Path)
 def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:
     for name in ("a", "b", "c", "d"):
         write_row(place / "specs", name, gen=None, data="data:gone.json")
-    assert "could be looked up: a, b, c and others)" in command("table").stdout
+    assert "is not there: a, b, c and others (--all" in command("table").stdout
 
 
 def test_rows_that_share_a_training_and_were_never_run_are_left_out_of_table_and_report(

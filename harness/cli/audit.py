@@ -91,7 +91,7 @@ def _audit_rows(names: list[str], as_json: bool, workspace: Workspace) -> int:
     for name in names:
         row = workspace.row(name).row
         # What is told of downloads is none of the audit's output.
-        stderr = Console(stderr=True, emoji=False)
+        stderr = Console(stderr=True, emoji=False, soft_wrap=not sys.stderr.isatty())
         try:
             audits.append(audit_published(row, planner.store, planner.files, stderr))
         except NotBrought as e:

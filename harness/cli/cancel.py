@@ -16,6 +16,7 @@ def cancel(specs: tuple[Path, ...], workspace: Workspace) -> None:
 
     A stage that other rows share ends for these too.
     """
+    from harness.common.hanging import print_hanging
     from harness.common.progress import say
     from harness.run.executors import waiting
     from harness.run.slurm.status import cancel, nothing_submitted
@@ -23,10 +24,11 @@ def cancel(specs: tuple[Path, ...], workspace: Workspace) -> None:
 
     planner = workspace.planner(site_here().executor)
     console = make_console()
+    if words := nothing_submitted(planner.store, specs):
+        workspace.rows_to_run(specs)
+        print_hanging(console, words)
+        return
     with workspace.plans(specs, planner) as plans:
-        if words := nothing_submitted(planner.store):
-            say(console, words)
-            return
         stages = cancel(plans, planner.store, waiting(console, "cancel"))
         for stage in stages:
             say(console, f"cancelled: {stage.title}")

@@ -33,7 +33,7 @@ def needs(rows: tuple[str, ...], as_json: bool, workspace: Workspace) -> None:
         if as_json:
             click.echo(json.dumps(result.to_json(), indent=2))
         else:
-            show_needs(make_console(piped=80), result)
+            show_needs(make_console(), result)
             if plans and not result.items:
                 click.echo("nothing: all stages are there")
     sys.exit(1 if result.missing else 0)

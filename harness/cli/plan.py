@@ -26,7 +26,7 @@ def plan(specs: tuple[Path, ...], workspace: Workspace) -> None:
     planner = workspace.planner()
     with workspace.plans(specs, planner) as plans:
         needs = needs_of(plans, planner, specs, typed("inputs", "executor"))
-        console = make_console(piped=80)
+        console = make_console()
         show_plans(console, plans, needs.command, specs)
         show_needs(console, needs)
         planner.files.save()

@@ -8,6 +8,9 @@ import click
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
 from harness.cli.workspace import Workspace, end_with_damaged, rows_of, with_workspace
 
+SELECTION = "selection"
+"""The folder of the page of rows that were named, beside that of all."""
+
 
 class _Page(click.Path):
     """The page to write; in a folder, which is made, where the name ends with a slash."""
@@ -23,8 +26,8 @@ class _Page(click.Path):
     "--out",
     type=_Page(),
     help="File to write, or a folder that is there or whose name ends with a slash, for report.html "
-    "in it [default: results/ on the volume, of twins alone results/tiny/]. `harness table "
-    "--out` names a folder.",
+    "in it [default: results/ on the volume, of twins alone results/tiny/; where SPEC or TABLE is "
+    "named selection/ in it]. `harness table --out` names a folder.",
 )
 @click.option("--outputs", default=100, show_default=True, type=click.IntRange(0),
               help="Outputs of each row in the reader; 0: none.")  # fmt: skip
@@ -36,14 +39,16 @@ def report(
     """Write one HTML page of matrix, rows' stories and outputs.
 
     The page is self-contained: it asks for nothing over a network, and can be mailed as it is. Rows of
-    which nothing is made yet are counted and left out. A row of which an artefact was changed after it
+    which nothing is made yet are counted and left out. The page of some rows (SPEC, TABLE) is another
+    file than that of all, which stays as it is. A row of which an artefact was changed after it
     was made stands there as damaged, without a number; the exit code is then 1.
     """
     from harness.report.html.page import write_report
 
     planners = workspace.planners()
     rows = rows_of(specs, workspace.scale)
-    out = out or workspace.results_folder(rows) / "report.html"
+    if out is None:
+        out = workspace.results_folder(rows) / (SELECTION if specs else "") / "report.html"
     sentence, damaged = write_report(rows, planners, out, outputs, every_row)
     click.echo(sentence)
     end_with_damaged(damaged)

@@ -127,7 +127,7 @@ def _find_artefacts(
             make_it = harness("run", target(loaded.row, loaded.path))
             raise InputError(
                 f"row {loaded.row.row} has no artefact on {planner.store.root} made by this executor",
-                f"Make them: {make_it}{made_otherwise(stages)}.",
+                f"Make them: {make_it}{made_otherwise(stages)}",
             )
     else:
         artefacts = planner.store.match(name)

@@ -22,15 +22,16 @@ def status(specs: tuple[Path, ...], as_json: bool, workspace: Workspace) -> None
     something failed.
     """
     from harness.cli.views import queue
-    from harness.common.progress import say
+    from harness.common.hanging import print_hanging
     from harness.run.slurm.status import nothing_submitted, statuses
     from harness.run.slurm.submit import site_here
 
     planner = workspace.planner(site_here().executor)
+    if (words := nothing_submitted(planner.store, specs)) and not as_json:
+        workspace.rows_to_run(specs)
+        print_hanging(make_console(), words)
+        return
     with workspace.plans(specs, planner) as plans:
-        if (words := nothing_submitted(planner.store)) and not as_json:
-            say(make_console(), words)
-            return
         found = statuses(plans, planner.store)
         if as_json:
             print(queue.as_json(found))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import DataAbsent, HarnessError, InputError
+from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -279,13 +279,15 @@ def plan_rows(
 
     plans = []
     absent: dict[str, list[str]] = {}
+    ways_out: dict[str, None] = {}
     for loaded in rows:
         try:
             plans.append(planner.plan(loaded))
         except HarnessError as e:
             if isinstance(e, DataAbsent) and not loaded.is_named:
-                for name in _absent(loaded, planner):
+                for name, way_out in _absent(loaded, planner, e).items():
                     absent.setdefault(name, []).append(loaded.row.row)
+                    ways_out[way_out] = None
                 continue
             fault = e.message
             e.message = f"{loaded.path}: {fault}"
@@ -296,30 +298,32 @@ def plan_rows(
                 e.message = f"{loaded.path}, {damaged[fault].message}"
             damaged[fault] = e
     if absent:
-        from harness.artefact.keys import where_given
         from harness.common.progress import plain
 
         click.echo("left out, because their given data is absent:", err=True)
         for data, left_out in absent.items():
             click.echo(plain(f"  {data}: {', '.join(left_out)}"), err=True)
-        way_out = where_given(planner.files.inputs)
+        hint = "\n".join(filter(None, ways_out))
         if rows and not plans:
-            raise InputError("no row is left", way_out)
-        click.echo(way_out, err=True)
+            raise InputError("no row is left", hint)
+        if hint:
+            click.echo(hint, err=True)
     return plans
 
 
-def _absent(loaded: "LoadedRow", planner: "Planner") -> list[str]:
-    """The given data of a row that is not there, as its spec names it."""
+def _absent(loaded: "LoadedRow", planner: "Planner", fault: DataAbsent) -> dict[str, str]:
+    """The given data of a row that is not there, as its spec names it, each with what to do about it.
+    What an address brings is no reason where other data is absent, too."""
     from harness.artefact.keys import iter_data
 
-    paths = []
+    given: dict[str, str] = {}
+    fetched: dict[str, str] = {}
     for data in iter_data(loaded.row):
         try:
             planner.files.locate(data)
-        except DataAbsent:
-            paths.append(data.path)
-    return list(dict.fromkeys(paths)) or ["what another row reads whose answers it needs"]
+        except DataAbsent as e:
+            (fetched if isinstance(e, NotFetched) else given)[data.path or data.name] = e.hint
+    return given or fetched or {"what another row reads whose answers it needs": fault.hint}
 
 
 def row_named(name: str, scale: str = "full") -> "LoadedRow":
@@ -368,15 +372,21 @@ NARROWEST = 20
 """Columns."""
 
 
-def make_console(piped: int = 200) -> "Console":
-    """Of the terminal's width, or of COLUMNS, at least NARROWEST; without either, `piped` wide."""
+PIPED = 200
+"""Columns of a table without a terminal."""
+
+
+def make_console() -> "Console":
+    """Of the terminal's width, or of COLUMNS, at least NARROWEST; without either no line is broken, and
+    tables are PIPED wide."""
     from harness.common.progress import Output
 
     console = Output(emoji=False)
     told = os.environ.get("COLUMNS", "")
     is_told = told.isdecimal() and int(told) > 0
     if not console.is_terminal and not is_told:
-        console.width = piped
+        console.width = PIPED
+        console.soft_wrap = True
     elif console.width < NARROWEST:
         console.width = NARROWEST if is_told else 80
     return console

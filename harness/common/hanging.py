@@ -1,8 +1,7 @@
 """Long lines at the terminal, broken so that they stay below their column."""
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console
@@ -14,8 +13,9 @@ NEAR = 4
 
 
 def hanging(console: Console, line: Text, column: int, cut_words: bool = True) -> Text:
-    """The line, broken at spaces where the console is narrower; all but the first part are indented by
-    `column`, also those behind a line break of its own. `cut_words`: a word that is longer than a part
+    """The line, broken at spaces where the console is narrower, but for one that breaks none (what is
+    piped); all but the first part are indented by `column`, also those behind a line break of its own.
+    `cut_words`: a word that is longer than a part
     is cut too; else it stays whole, as what is to be copied has to."""
     column = column if console.width >= column + LEAST else NEAR
     first, *others = line.split("\n", allow_blank=True)
@@ -23,7 +23,7 @@ def hanging(console: Console, line: Text, column: int, cut_words: bool = True) -
         below = (Text(" " * column) + other for other in others)
         lines = (hanging(console, part, column, cut_words) for part in (first, *below))
         return Text("\n").join(lines)
-    if line.cell_len <= console.width:
+    if console.soft_wrap or line.cell_len <= console.width:
         return line
     body = line[column:]
     width = max(console.width - column, LEAST)
@@ -35,11 +35,19 @@ def hanging(console: Console, line: Text, column: int, cut_words: bool = True) -
 
 def print_hanging(console: Console, line: str | Text, column: int = NEAR) -> None:
     """Print the line as it is (nothing in it is markup), broken as `hanging` breaks it; words that are
-    longer than a part stay whole. What is piped is not broken."""
+    longer than a part stay whole."""
     text = Text(line) if isinstance(line, str) else line
-    if console.is_terminal or "COLUMNS" in os.environ:
-        text = hanging(console, text, column, cut_words=False)
+    text = hanging(console, text, column, cut_words=False)
     console.print(text, highlight=False, soft_wrap=True)
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line for each row of cells, of one line each; a column is as wide as its widest cell."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(c + " " * (w - cell_len(c)) for c, w in zip(cells, widths, strict=True)).rstrip()
+        for cells in rows
+    ]
 
 
 def _breaks(text: str, width: int, cut_words: bool) -> Iterator[int]:

@@ -113,7 +113,7 @@ def pack(
         raise InputError(
             f"row {plan.row.row} is not finished: its {absent[0].stage} "
             f"{absent[0].key[:12]} is not on the volume",
-            f"Make it: {harness('run', plan.target)}{made_otherwise(absent)}.",
+            f"Make it: {harness('run', plan.target)}{made_otherwise(absent)}",
         )
     to.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))

@@ -123,7 +123,7 @@ def read_outputs(plan: RowPlan, label: str) -> Chosen:
     if chosen is None:
         raise InputError(
             f"row {row} has no outputs yet on this volume, by this executor",
-            f"Make them: {harness('run', plan.target)}{made_otherwise(matching)}.",
+            f"Make them: {harness('run', plan.target)}{made_otherwise(matching)}",
         )
     judgings = [
         s

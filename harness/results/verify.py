@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pydantic import JsonValue
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from harness.artefact.keys import Files
 from harness.common import numbers
@@ -135,13 +134,10 @@ def _show(console: Console, line: MatrixLine) -> None:
         f"[bold]{escape(plain(line.row.row))}[/]{escape(plain(metric))}: [{colour}]{name}[/]",
         highlight=False,
     )
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), pad_edge=True)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    in_full = [("settle", line.looks)] * bool(line.looks)
-    for heading, text in [*sentences(line), *in_full]:
-        table.add_row(heading, escape(plain(text)))
-    console.print(table)
+    parts = [*sentences(line), *[("settle", line.looks)] * bool(line.looks)]
+    width = max(len(heading) for heading, _ in parts)
+    for heading, text in parts:
+        print_hanging(console, f"  {heading:<{width}}  {plain(text)}", width + 4)
 
 
 def sentences(line: MatrixLine) -> list[tuple[str, str]]:

@@ -25,14 +25,15 @@ from harness.run.executors.placing import place
 from harness.run.executors.serving import NoServer
 from harness.run.foretold import foretold
 from harness.run.plan import Planner, RowPlan, StagePlan, dtype_of, unique
-from harness.run.weights import size_by_name, weights_of
+from harness.run.weights import BY_NAME, is_by_name, size_by_name, weights_of
 from harness.spec.address import shown
 from harness.spec.base import DATA_SCHEME, DataPath
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
 from harness.train.compilers import check_for_deepspeed, to_be_compiled
 
-State = Literal["there", "missing", "not known"]
+State = Literal["there", "missing", "not known", "expected"]
+"""`expected`: of a time that is foretold."""
 FETCHED = ("file", "model", "data set")
 """Kinds of which `harness fetch` brings those that have an address."""
 GATED = ("meta-llama/", "google/gemma", "mistralai/Mistral-Small", "mistralai/Mistral-7B")
@@ -179,7 +180,7 @@ class _Looking:
             return NeededItem(kind, name, "there", size_of(folder), str(folder))
         size = size_by_name(hub.id) if kind == "model" else None
         notes = [
-            "to download, about, by its name" if size else "",
+            f"to download, about, {BY_NAME}" if size else "",
             "gated: accept its terms on its page" if is_gated(hub.id) else "",
             "its revision is open" if hub.revision is None else "",
         ]
@@ -257,7 +258,9 @@ class _Looking:
             return NeededItem("memory", name, "not known", note=f"{where}; {reason}")
         state: State = "there" if needed <= USABLE * room else "missing"
         loaded = "4 bits" if stage.params.get(QUANTIZATION) else dtype_of(stage.params)
-        what = "" if isinstance(need, Need) else f"for the model's weights in {loaded} alone; "
+        guess = f", {BY_NAME}" if is_by_name(stage, self.store) else ""
+        what = f"for the model's weights in {loaded} alone{guess}; "
+        what = "" if isinstance(need, Need) else what
         advice = f"memory {name}: take a machine that has it" if state == "missing" else ""
         return NeededItem("memory", name, state, needed, note=what + where, advice=advice)
 
@@ -275,6 +278,8 @@ class _Looking:
         free = shutil.disk_usage(nearest_folder(self.store.root)).free
         note = f"{byte_size(free)} are free"
         note += f"; without {', '.join(unknown)}, whose size is not known" if unknown else ""
+        guessed = [i.name for i in absent if i.kind == "model" and i.bytes is not None]
+        note += f"; {', '.join(guessed)} by name" if guessed else ""
         root = str(self.store.root)
         if needed > free:
             advice = f"make room on the volume {root}"
@@ -295,7 +300,7 @@ class _Looking:
             stages = f"{len(times)} of {count} stages"
             rest = f"; of {count - len(times)} nothing is known"
         note = f"as {stages} took before on this volume{rest}"
-        return NeededItem("time", f"about {spoken(sum(times))}", "there", note=note)
+        return NeededItem("time", f"about {spoken(sum(times))}", "expected", note=note)
 
 
 def _key(name: str, note: str) -> NeededItem:

@@ -199,7 +199,7 @@ def _absent(planned: StagePlan) -> InputError:
     return InputError(
         f"row {planned.row}: its {planned.name} {planned.key[:12]} is not on the volume, so "
         "there is nothing to replay",
-        f"Make it: {command}{made_otherwise([planned])}.",
+        f"Make it: {command}{made_otherwise([planned])}",
     )
 
 

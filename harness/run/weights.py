@@ -18,6 +18,8 @@ PARAMETERS = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)([BM])(?![A-Za-z0-9])", re.IG
 BYTES = BFLOAT16
 """Of a parameter, as models are published."""
 
+BY_NAME = "by its name, which may leave out embeddings and head"
+
 
 def weights_of(stage: StagePlan, store: Store, files: Files) -> int | None:
     """Bytes of the weights of a stage's model that answers or scores, as the stage loads them: by its
@@ -47,6 +49,14 @@ def weights_of(stage: StagePlan, store: Store, files: Files) -> int | None:
         return size_of(folder) // _stored_size(folder) * size
     published = size_by_name(hub.id) if hub is not None else None
     return None if published is None else published // BYTES * size
+
+
+def is_by_name(stage: StagePlan, store: Store) -> bool:
+    """Whether of the model's size nothing is known but its name: it is on the hub, and not here."""
+    source = stage.judge_model or stage.base
+    if source is None or source.hub is None:
+        return False
+    return not store.hub_folder(source.hub, source.trust_remote_code).is_dir()
 
 
 def _stored_size(folder: Path) -> int:

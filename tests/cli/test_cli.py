@@ -661,9 +661,12 @@ def test_without_slurm_a_volume_on_which_nothing_was_submitted_is_told_so(
     place: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("PATH", str(place))
+    write_row(place / "specs", "two", gen=None, data="data:alpaca.json")
+    assert command(name, "specs").stderr == "", "of what two lacks plan has to tell"
     told = command(name, "specs/one.yaml")
     assert told.exit_code == 0
     assert told.stdout.startswith("nothing was submitted on the volume ")
+    assert told.stdout.endswith("; `harness plan specs/one.yaml` says what is there\n")
     Path("runs/slurm").mkdir(parents=True)
     told = command(name, "specs/one.yaml")
     assert told.exit_code == 2
@@ -785,7 +788,7 @@ def test_what_is_written_of_twins_leaves_the_full_rows_files_alone_and_the_other
     for name in ("table", "report"):
         assert command(name).exit_code == 0
     full = written()
-    for arguments in (("table", "--scale", "tiny"), ("report", "tests-tiny")):
+    for arguments in (("table", "--scale", "tiny"), ("report", "--scale", "tiny")):
         assert command(*arguments).exit_code == 0
     both = written()
     twins = {name: text for name, text in both.items() if name.startswith("tiny/")}
@@ -796,6 +799,18 @@ def test_what_is_written_of_twins_leaves_the_full_rows_files_alone_and_the_other
     assert written() == both
 
 
+def test_the_report_of_named_rows_leaves_that_of_all_alone(place: Path) -> None:
+    write_row(place / "specs", "two")
+    command("run", "specs")
+    command("report")
+    page = Path("runs/results/report.html")
+    before = page.read_bytes()
+    named = "runs/results/selection/report.html"
+    for name in ("specs/one.yaml", "tests"):
+        assert f"written: {named}, " in command("report", name).stdout
+        assert page.read_bytes() == before
+
+
 def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: Path) -> None:
     for name in ("two", "three"):
         write_row(place / "specs", name, eval=evaluation(place / "specs"), train={"steps": 2})
@@ -803,8 +818,8 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     command("run", "specs/one.yaml")
     of_table = "2 rows without a result are left out"
     of_all = (
-        "3 rows without a result are left out (of 1, what the spec names is not there, so that none "
-        "could be looked up: lost)"
+        "3 rows without a result are left out; 1 of them could not be looked up, as what the spec "
+        "names is not there: lost"
     )
     told = command("table")
     assert f"{of_all} (--all shows them all)\n" in told.stdout
@@ -917,7 +932,8 @@ def test_printed_commands_name_the_volume_that_a_command_was_told(
     at = ("--volume", "a volume")
     told = " --volume 'a volume'"
     assert f"not made yet: harness run specs/one.yaml{told}" in command("verify", "one", *at).stdout
-    assert f"Make them: harness run specs/one.yaml{told}" in command("show", "one", *at).stderr
+    for name in ("show", "replay"):
+        assert command(name, "one", *at).stderr.endswith(f": harness run specs/one.yaml{told}\n")
     looks = f"show one --outputs{told}; harness verify one{told}; harness report{told}"
     assert looks in command("run", "specs", *at).stdout
     monkeypatch.setenv("HARNESS_DATA", "another")
@@ -939,7 +955,7 @@ def test_a_report_to_a_name_that_ends_with_a_slash_makes_the_folder(place: Path)
 def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:
     for name in ("a", "b", "c", "d"):
         write_row(place / "specs", name, gen=None, data="data:gone.json")
-    assert "could be looked up: a, b, c and others)" in command("table").stdout
+    assert "is not there: a, b, c and others (--all" in command("table").stdout
 
 
 def test_rows_that_share_a_training_and_were_never_run_are_left_out_of_table_and_report(

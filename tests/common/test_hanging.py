@@ -8,6 +8,7 @@ from rich.text import Text
 
 from harness import cli
 from harness.cli.views.terminal import show_checks
+from harness.cli.workspace import make_console
 from harness.common.hanging import hanging, print_hanging
 from harness.run.doctor_check import Check
 
@@ -15,25 +16,21 @@ LONG = " ".join(["[bold]word"] * 30)
 WHOLE = "/a/path/" + "x" * 90
 
 
-def printed(text: str, is_terminal: bool) -> list[str]:
-    out = io.StringIO()
-    console = Console(file=out, width=80, force_terminal=is_terminal, color_system=None)
-    print_hanging(console, text)
-    return out.getvalue().splitlines()
-
-
 def test_at_a_terminal_a_long_line_hangs_and_words_stay_whole(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    first, *rest = printed(f"- {LONG} {WHOLE}", is_terminal=True)
+    def printed(text: str) -> list[str]:
+        print_hanging(make_console(), text)
+        return capsys.readouterr().out.splitlines()
+
+    monkeypatch.setenv("COLUMNS", "80")
+    first, *rest = printed(f"- {LONG} {WHOLE}")
     assert not first.startswith(" ")
     assert all(line.startswith("    ") for line in rest)
     assert rest.pop() == f"    {WHOLE}"
     assert max(map(len, [first, *rest])) <= 80
-    assert printed(f"- {LONG}", is_terminal=False) == [f"- {LONG}"]
-    monkeypatch.setenv("COLUMNS", "80")
-    assert len(printed(f"- {LONG}", is_terminal=False)) > 1
+    monkeypatch.delenv("COLUMNS")
+    assert printed(f"- {LONG}\nbelow") == [f"- {LONG}", "    below"]
 
 
 def test_the_doctors_lines_hang_below_what_they_say() -> None:

@@ -45,9 +45,9 @@ def test_a_model_without_a_price_has_none_and_a_simulated_one_is_free_by_any_nam
     assert free.usd(10**9, 10**9) == 0
 
 
-def planned(folder: Path, spec: Path) -> str:
+def planned(folder: Path, *specs: Path) -> str:
     """What a plan prints, as one line."""
-    return " ".join(command("plan", "--volume", folder / "runs", spec).output.split())
+    return " ".join(command("plan", "--volume", folder / "runs", *specs).output.split())
 
 
 def test_a_simulated_teacher_with_a_priced_name_is_planned_at_no_cost(
@@ -213,6 +213,17 @@ def test_a_plan_says_whose_price_is_not_known(tmp_path: Path, table: Path) -> No
     said = planned(tmp_path, spec)
     assert "the price of another is not known" in said
     assert "and what another costs, whose price is not known" in said
+
+
+def test_a_plan_says_once_that_a_models_price_is_not_known(tmp_path: Path, table: Path) -> None:
+    spec = priced_row(tmp_path / "specs", teacher={"model": "another"})
+    spec.write_text(spec.read_text() + "budget: {usd: 5}\n")
+    other = spec.with_name("two.yaml")
+    other.write_text(spec.read_text().replace("row: one", "row: two").replace("2000", "2100"))
+    said = planned(tmp_path, spec, other)
+    assert said.count("the price of another is not known") == 1
+    assert said.count("no known price: add it to") == 1
+    assert said.count("tokens, price not known") == 1
 
 
 def test_a_budget_in_dollars_for_a_model_without_a_price_is_refused_before_anything_runs(

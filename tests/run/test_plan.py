@@ -407,6 +407,18 @@ def test_of_a_folder_a_row_that_lacks_its_data_is_left_out_with_a_note(spec: Pat
     assert command("plan", "specs", spec).exit_code == 2
 
 
+def test_what_an_address_brings_is_no_reason_why_a_row_is_left_out(spec: Path) -> None:
+    with_given_data(spec)
+    tree = yaml.safe_load(spec.read_text())
+    address = {"url": "https://example.com/set.jsonl", "sha256": "1" * 64}
+    tree["eval"]["answer"]["prompts"] = {"files": {"set": address}}
+    spec.write_text(yaml.safe_dump(tree))
+    write_row(spec.parent, "other")
+    assert command("plan", "specs").stderr.splitlines()[1:] == [
+        "  data:tasks/seeds.jsonl: one", "Name the folder with --inputs DIR, or in HARNESS_INPUTS."
+    ]  # fmt: skip
+
+
 def test_a_folder_whose_rows_all_lack_their_data_is_refused(spec: Path) -> None:
     with_given_data(spec)
     for name in ("two", "three"):

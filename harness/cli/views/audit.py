@@ -14,6 +14,7 @@ from rich.text import Text
 from harness.artefact.manifest import Finding
 from harness.audit.model import MOST_DIGITS, SEVERITIES, Result, finite
 from harness.common import numbers
+from harness.common.hanging import hanging
 from harness.common.progress import plain
 from harness.results.published import PublishedAudit
 
@@ -243,9 +244,8 @@ def _clip(value: Any) -> str:
 
 
 def _print(console: Console, text: Text, indent: int) -> None:
-    for line in text.wrap(console, max(console.width - indent, 20)):
-        line.rstrip()
-        console.print(Text(" " * indent) + line, highlight=False, soft_wrap=True)
+    line = hanging(console, Text(" " * indent) + text, indent)
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

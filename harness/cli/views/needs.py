@@ -12,7 +12,7 @@ from harness.run.needs import FETCHED, NeededItem, RowNeeds
 
 MOST_NAMED = 4
 """Of what a command brings."""
-COLOURS = {"there": "green", "missing": "yellow", "not known": "dim"}
+COLOURS = {"there": "green", "missing": "yellow", "not known": "dim", "expected": "green"}
 
 
 COLUMN = 21

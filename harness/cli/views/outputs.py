@@ -14,6 +14,7 @@ from rich.text import Text
 
 from harness.answer.outputs import GENERATOR
 from harness.common.escape import visible
+from harness.common.progress import counted
 from harness.results.agreement import agreement_of, show_agreement
 from harness.results.outputs import (
     Chosen,
@@ -160,10 +161,10 @@ def _line(prompt: JudgedOutput) -> Text:
     for judgement in prompt.judgements:
         facts.append(judgement.verdict + _first(judgement))
     facts += [str(fields["finish_reason"])] if fields.get("finish_reason") else []
-    if fields.get("tokens") is not None:
+    if (tokens := fields.get("tokens")) is not None:
         prompt_tokens = fields.get("prompt_tokens")
         facts.append(
-            f"{fields['tokens']} tokens"
+            counted(tokens, "token")
             + (f" after {prompt_tokens}" if prompt_tokens is not None else "")
         )
     for fact in facts:

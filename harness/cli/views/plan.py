@@ -44,6 +44,7 @@ MOST_SHARED = 2
 """More stages in succession that a row shares with those above take one line."""
 FETCHABLE = (NOT_THERE, ON_HUB)
 """Why calls are not known that are once what is absent is fetched."""
+NO_PRICE = "has a budget in dollars and no known price"
 
 
 def show_plans(
@@ -116,7 +117,7 @@ def _show_open(console: Console, plans: Sequence[RowPlan], specs: Sequence[Path]
 
 
 def _line(stage: StagePlan, shared: bool, told: set[str]) -> Text:
-    """`told`: why calls are not known, as far as it was said."""
+    """`told`: why calls are not known, and the models whose price is not, as far as it was said."""
     words, over = "; ".join(stage.reasons), ""
     if shared:
         words = "shared with a row above"
@@ -125,8 +126,13 @@ def _line(stage: StagePlan, shared: bool, told: set[str]) -> Text:
         words += "; calls not known" + (f": {why}" if why not in told else "")
         told.add(why)
     elif stage.estimate.calls:
-        words += f"; about {_calls(stage.estimate)}, {_dollars(stage)}"
+        untold = [model for model in stage.unpriced if model not in told]
+        words += f"; about {_calls(stage.estimate)}, {_dollars(stage, untold)}"
         over = _over_budget(stage)
+        told.update(untold)
+        if over.startswith(NO_PRICE):
+            sentence, over = over, "" if over in told else over
+            told.add(sentence)
     elif stage.status != "reuse" and _is_recorded(stage):
         words += "; replies from a given transcript"
     line = Text(f"  {stage.name:<{NAME}} ")
@@ -298,7 +304,7 @@ def _over_budget(stage: StagePlan) -> str:
         passed.append(f"${limits.usd:g}")
     if limits.usd is not None and usd is None:
         table = prices.table_file()
-        return f"has a budget in dollars and no known price: add it to {table} to run this"
+        return f"{NO_PRICE}: add it to {table} to run this"
     return f"exceeds the budget of {' and '.join(passed)} for a stage" if passed else ""
 
 
@@ -308,11 +314,14 @@ def _is_recorded(stage: StagePlan) -> bool:
     return needs_of(stage.params).is_recorded
 
 
-def _dollars(stage: StagePlan) -> str:
-    usd, unpriced = stage.usd_of_priced(), " and of ".join(stage.unpriced)
-    if unpriced:
+def _dollars(stage: StagePlan, untold: Sequence[str]) -> str:
+    """`untold`: those of its models whose price is not known of which this was not said yet."""
+    usd = stage.usd_of_priced()
+    if stage.unpriced:
         known = f"{dollars(usd)} and more: " if usd else ""
-        return f"{known}the price of {unpriced} is not known"
+        if not untold:
+            return f"{known}price not known"
+        return f"{known}the price of {' and of '.join(untold)} is not known"
     if stage.endpoints and not stage.pays:
         return f"{dollars(usd)} (simulated)"
     return dollars(usd)

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.common.hanging import in_columns
 from harness.common.progress import plain, say
 from harness.run.slurm.status import StageStatus
 
@@ -26,18 +27,24 @@ def show_queue(console: Console, statuses: Sequence[StageStatus]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold", no_wrap=heading not in ("stage", "why"))
+    lines = [headings]
     for status in statuses:
         state = Text(status.state, STYLES.get(status.state, ""))
         why = "see below" if status.state == "failed" else plain(status.why)
         title, since = plain(status.stage.title), _ago(status.since)
         if is_wide:
             table.add_row(Text(title), state, status.job, status.node, since, Text(why))
+            why = " ".join(why.split())
+            lines.append((title, status.state, status.job, status.node, since, why))
         else:
             job = f"job {status.job}" if status.job else ""
             on = f"on {status.node}" if status.node else ""
             where = ", ".join(filter(None, [job, on, since]))
             table.add_row(state, Text("\n".join(filter(None, [title, where, why]))))
-    console.print(table)
+    if console.soft_wrap and is_wide:
+        say(console, "\n".join(in_columns(lines)))
+    else:
+        console.print(table)
     for status in statuses:
         if status.state == "failed":
             _failure(console, status)

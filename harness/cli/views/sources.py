@@ -30,7 +30,8 @@ STYLES = {
 }
 HARNESS = "not stated by the study: the harness's default fills it"
 WIDE = 130
-"""Columns of a terminal from which on a setting is a line of a table; else it is a block of lines."""
+"""Columns of a terminal from which on a setting is a line of a table; else, and where no line is
+broken, it is a block of lines."""
 TRAIN_SEED = "train.seed"
 ANY_SEED = f"{HARNESS}, with any seed; another one trains another model"
 NAME, STATUS = 27, 10
@@ -55,7 +56,7 @@ def show_sources(console: Console, loaded: LoadedRow, as_json: bool) -> None:
         documents = [_to_json(setting, stale) for setting in settings]
         console.file.write(json.dumps(documents, indent=2) + "\n")
         return
-    parts = _parts if console.width >= WIDE else _blocks
+    parts = _parts if console.width >= WIDE and not console.soft_wrap else _blocks
     console.print(Group(*parts(console, settings, stale)), highlight=False)
     counts = Counter(map(status_of, settings))
     each = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])

@@ -14,7 +14,7 @@ from harness.artefact.manifest import MetricValue
 from harness.artefact.store import Artefact
 from harness.common import numbers
 from harness.common.commands import harness
-from harness.common.hanging import print_hanging
+from harness.common.hanging import in_columns, print_hanging
 from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results.line import HEADINGS, MatrixLine, display
@@ -55,15 +55,9 @@ def show_matrix(console: Console, lines: Sequence[MatrixLine]) -> None:
 
 def _show_table(console: Console, rows: Sequence[Sequence[str]]) -> None:
     """Written line by line where no cell has to be folded: rich's tables take longer."""
-    columns = list(zip(TABLE_HEADINGS, *rows, strict=True))
-    widths = [max(map(cell_len, column)) for column in columns]
-    if sum(widths) + 2 * (len(widths) - 1) <= console.width and not any(
-        "\n" in c for r in rows for c in r
-    ):
-        lines = [
-            "  ".join(c + " " * (w - cell_len(c)) for c, w in zip(cells, widths, strict=True))
-            for cells in (TABLE_HEADINGS, *rows)
-        ]
+    lines = in_columns([TABLE_HEADINGS, *rows])
+    is_wide_enough = console.soft_wrap or max(map(cell_len, lines)) <= console.width
+    if is_wide_enough and not any("\n" in c for r in rows for c in r):
         text = Text("\n".join(lines))
         text.stylize("bold", 0, len(lines[0]))
         console.print(text, soft_wrap=True)
@@ -117,17 +111,8 @@ def show_artefact(
     }
     for name, text in fields.items():
         if text:
-            lines = Text("\n".join(plain(line) for line in text.splitlines()))
-            console.print(_beside(name, lines))
-
-
-def _beside(name: str, text: Text) -> Table:
-    """The text beside its name, its further lines below its first."""
-    grid = Table.grid(padding=(0, 1))
-    grid.add_column(width=12, no_wrap=True)
-    grid.add_column(overflow="fold")
-    grid.add_row(f"  {name}", text)
-    return grid
+            lines = "\n".join(plain(line) for line in text.splitlines())
+            print_hanging(console, f"  {name:<11}{lines}", 13)
 
 
 def _score(value: MetricValue) -> str:

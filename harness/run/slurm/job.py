@@ -208,7 +208,7 @@ def plan_again(order: Order, node: str) -> "tuple[RowPlan, StagePlan, Runner]":
     plan = planner.plan(scaled(loaded) if order.scale == "tiny" else loaded)
     planned = _found(order, plan.stages, node)
     executor = make(order.executor, store.root)
-    runner = Runner(store, files, executor, Console(emoji=False, width=120))
+    runner = Runner(store, files, executor, Console(emoji=False, soft_wrap=True))
     runner.started_by = partial(facts, node)
     runner.downloads.keys = key_names([plan.row])
     ready.check_stage(planned, [order.stage], store, executor.name)

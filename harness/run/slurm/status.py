@@ -1,6 +1,7 @@
 """Where each stage of submitted rows stands: what Slurm, the volume and the jobs' own notes say."""
 
 import json
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -298,14 +299,15 @@ def _timestamp(text: str) -> float | None:
         return None
 
 
-def nothing_submitted(store: Store) -> str:
-    """A sentence where nothing was ever submitted on this volume; else empty.
+def nothing_submitted(store: Store, specs: Sequence[Path]) -> str:
+    """A sentence where nothing was ever submitted on this volume; else empty. `specs`: how a command
+    names the rows.
 
     Raises:
         InputError: something was, and this machine has no Slurm to ask about it.
     """
     if not Records(store.root / "slurm").root.is_dir():
-        there = f"`{harness('plan')}` says what is there"
+        there = f"`{harness('plan', shlex.join(map(str, specs)))}` says what is there"
         return f"nothing was submitted on the volume {store.root}; {there}"
     tools.require("Do this on a login node of the cluster that something was submitted to.")
     return ""

@@ -22,6 +22,13 @@ def terminal_text(results: list[Result], width: int = 100) -> str:
     return out.getvalue()
 
 
+def test_piped_no_line_of_a_finding_is_broken(tmp_path: Path) -> None:
+    out = io.StringIO()
+    show_audits(Console(file=out, width=40, soft_wrap=True), audit(faulty(tmp_path)))
+    lines = out.getvalue().splitlines()
+    assert max(len(line) for line in lines if "error dropped_rows" in line) > 80
+
+
 def faulty(folder: Path) -> Path:
     def change(rows: list[dict[str, object]]) -> None:
         for row in rows[:20]:

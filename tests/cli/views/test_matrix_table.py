@@ -31,5 +31,14 @@ def test_a_table_is_as_rich_lays_it_out_whether_or_not_cells_are_folded(
     for show in (_show_table, by_rich):
         console = Console(file=io.StringIO(), width=width)
         show(console, rows)
-        shown.append(console.file.getvalue())  # type: ignore[attr-defined]
+        lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        shown.append([line.rstrip() for line in lines])
     assert shown[0] == shown[1]
+
+
+def test_piped_a_wide_table_is_not_folded() -> None:
+    console = Console(file=io.StringIO(), width=200, soft_wrap=True)
+    _show_table(console, [["x" * 300, *[""] * (len(TABLE_HEADINGS) - 2), "end"]])
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 2
+    assert lines[1].startswith("x" * 300)

@@ -50,7 +50,7 @@ def order(plan: Any, **wishes: Any) -> list[int]:
 def test_everything_about_a_prompt_is_shown(place: Path) -> None:
     output = {
         "instruction": "Name a river.", "input": "In France.", "output": "The Loire.",
-        "generator": "tiny", "dataset": "koala", "finish_reason": "stop", "tokens": 5,
+        "generator": "tiny", "dataset": "koala", "finish_reason": "stop", "tokens": 1,
         "prompt_tokens": 9, "flags": ["role_word"],
     }  # fmt: skip
     judged = {
@@ -61,7 +61,7 @@ def test_everything_about_a_prompt_is_shown(place: Path) -> None:
     judged_row(place, [output], [judged])
     shown = command("show", "one", "--outputs").output
     for part in (
-        "prompt 0  koala  won (shown first)  stop  5 tokens after 9  flags: role_word",
+        "prompt 0  koala  won (shown first)  stop  1 token after 9  flags: role_word",
         "Name a river.", "In France.", "answer of tiny", "The Loire.", "baseline gpt", "The Rhine.",
         "Output (a) is right.", "1 of 1 shown",
     ):  # fmt: skip

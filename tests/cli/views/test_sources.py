@@ -86,6 +86,13 @@ def test_at_80_columns_each_setting_is_a_block_of_lines(spec: Path) -> None:
     assert "1 deviation, 1 assumption" in " ".join(lines[-2:])
 
 
+def test_piped_no_name_and_no_value_is_broken(spec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = command("show", spec, "--sources").stdout.splitlines()
+    assert "    deviation: README; the document has 10; ours is 1" in lines
+    assert "  gradient_checkpointing: false (default)" in lines
+
+
 @pytest.mark.parametrize("width", [60, 80, 140, 200])
 def test_a_setting_that_is_a_part_of_its_own_has_its_name_and_no_word_is_cut(
     tmp_path: Path, width: int

@@ -647,7 +647,7 @@ def test_what_only_another_executor_made_is_named_with_the_option_for_it(
     make(Path("runs"), Path("specs/one.yaml"), kind="docker")
     packed = ("export", "one", "--to", str(tmp_path / "crate"))
     commands = (("show", "one"), ("show", "one", "--outputs"), ("replay", "one"), packed)
-    option = "--executor docker, podman, apptainer or charliecloud."
+    option = "--executor docker, podman, apptainer or charliecloud"
     for arguments in commands:
         told = command(*arguments)
         assert told.exit_code == 2

@@ -134,6 +134,10 @@ def in_their_terms(
     found = _bridging(row_plan, None)
     if not found:
         return None
+    models: dict[Path, Texts] = {}
+    for stage in (plan.final()[0] for plan in row_plan.bridge if plan.row.row in found):
+        if stage.planner is not None:
+            check_distinct(stage.inputs["outputs"].params["answer"], stage.planner.files, models)
     shifts = tuple(shift for shift, _ in found.values())
     error = max(reported_span.low_error, reported_span.high_error)
     open_ = (reported_span.high - reported_span.low) / 2
@@ -167,14 +171,11 @@ def _bridging(
     row_plan: RowPlan, files: Files | None
 ) -> dict[str, tuple[Shift, frozenset[PromptPlace]]]:
     """With each shift the prompts that the published judge has judged."""
-    models: dict[Path, Texts] = {}
-    found = {plan.row.row: _shift(plan, files, models) for plan in row_plan.bridge}
+    found = {plan.row.row: _shift(plan, files) for plan in row_plan.bridge}
     return {row: shift for row, shift in found.items() if shift is not None}
 
 
-def _shift(
-    plan: RowPlan, files: Files | None, models: dict[Path, Texts]
-) -> tuple[Shift, frozenset[PromptPlace]] | None:
+def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, frozenset[PromptPlace]] | None:
     evidence = gather(plan.row, WIN_RATE, plan.final(), every_grade=True)
     if evidence is None or not evidence.grades:
         return None
@@ -184,9 +185,7 @@ def _shift(
     assert files is not None
     assert stage.retired is not None
     try:
-        answer = stage.inputs["outputs"].params["answer"]
-        retired = verdicts_of(stage.retired, answer, files)
-        check_distinct(answer, files, models)
+        retired = verdicts_of(stage.retired, stage.inputs["outputs"].params["answer"], files)
     except DataAbsent:
         return None
     both = [place for place in today if place in retired]

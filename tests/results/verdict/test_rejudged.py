@@ -764,6 +764,9 @@ def test_a_copy_that_an_earlier_version_judged_counts_for_nothing(
     assert found["verdict"] == "not comparable: another judge"
     assert found["bridge"] is None
     assert "it is one model all the same" in found["reason"]
+    # How the judges differ on either file stays what it was.
+    packed = command("export", spec, "--to", tmp_path / "row.zip", "--volume", tmp_path / "runs")
+    assert packed.exit_code == 0, packed.output
 
 
 def test_samplings_that_differ_as_a_whole_widen_it(tmp_path: Path) -> None:

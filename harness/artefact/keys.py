@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from harness.artefact import environment, links
 from harness.common.commands import harness
+from harness.common.json_files import read_object
 from harness.common.paths import files_of
 from harness.errors import DataAbsent, InputError, NotFetched
 from harness.spec.base import DATA_SCHEME, KEY_IF_SET, NOT_KEY, DataPath, Endpoint, Hub
@@ -67,11 +68,7 @@ class Files:
         self._by_digest: dict[str, Path | None] = {}
         self._dirty = False
         if cache is not None:
-            try:
-                content = json.loads(cache.read_text(encoding="utf-8"))
-            except (OSError, ValueError, RecursionError):
-                content = None
-            self._cache = content if isinstance(content, dict) else {}
+            self._cache = read_object(cache) or {}
 
     def locate(self, data: DataPath) -> Path:
         """The file or folder itself: on disk, else where an address has brought it.

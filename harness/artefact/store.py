@@ -27,6 +27,7 @@ from harness.artefact.network_files import (
     steadily,
     sync,
 )
+from harness.common.json_files import read_object
 from harness.errors import HarnessError, InputError
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
@@ -394,11 +395,7 @@ class Store:
 
     def remembered(self, row: str) -> dict[str, str]:
         """The keys that a row's stages had when they last ran or were reused."""
-        try:
-            keys = json.loads((self.root / "rows" / f"{row}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return dict(keys) if isinstance(keys, dict) else {}
+        return read_object(self.root / "rows" / f"{row}.json") or {}
 
     def remember(self, row: str, keys: dict[str, str]) -> None:
         merged = {**self.remembered(row), **keys}

@@ -1,12 +1,11 @@
 """What a model's folder says of decoding beside its weights, and which tokens end its answers."""
 
-import json
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness.common.text_files import read_text
+from harness.common.json_files import read_object
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 BASE_CHAT_TEMPLATE = "base_chat_template.jinja"
@@ -28,11 +27,11 @@ def read_settings(folder: Path) -> Settings:
 
     Nothing in these files stops a model from being loaded or saved: what cannot be read is dropped.
     """
-    stored = _read(folder / GENERATION)
+    stored = read_object(folder / GENERATION)
     dropped = []
     if stored is None:
         dropped = ["all of it"] if (folder / GENERATION).is_file() else []
-        stored = {n: v for n, v in (_read(folder / CONFIG) or {}).items() if n in _names()}
+        stored = {n: v for n, v in (read_object(folder / CONFIG) or {}).items() if n in _names()}
     if _is_readable(stored):
         return Settings(stored, dropped)
     readable = Settings({}, dropped)
@@ -43,14 +42,6 @@ def read_settings(folder: Path) -> Settings:
         else:
             dropped.append(name)
     return readable
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        stored = json.loads(read_text(path))
-    except (ValueError, OSError, RecursionError):
-        return None
-    return stored if isinstance(stored, dict) else None
 
 
 def _names() -> set[str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.artefact import environment, events, gpus
 from harness.common.device_faults import memory_for, pass_on
+from harness.common.json_files import read_object
 from harness.errors import HarnessError, InputError
 from harness.modeling import chat_format
 from harness.modeling.generation import (
@@ -571,12 +572,8 @@ def check_chat_template(folder: Path) -> None:
     reads one from."""
     if any((folder / name).exists() for name in CHAT_TEMPLATES):
         return
-    try:
-        text = (folder / "tokenizer_config.json").read_text(encoding="utf-8")
-        settings = json.loads(text)
-    except (ValueError, OSError, RecursionError):
-        settings = None
-    if isinstance(settings, dict) and not settings.get("chat_template"):
+    settings = read_object(folder / "tokenizer_config.json")
+    if settings is not None and not settings.get("chat_template"):
         raise InputError(f"the tokenizer in {folder} brings no chat template", NAME_A_TEMPLATE)
 
 
@@ -654,13 +651,8 @@ def _unloadable(what: str, folder: Path, source: ModelSource, error: Exception) 
 
 
 def _brings_code(folder: Path) -> bool:
-    for name in (CONFIG, "tokenizer_config.json"):
-        try:
-            if "auto_map" in json.loads((folder / name).read_text(encoding="utf-8")):
-                return True
-        except (OSError, ValueError, TypeError, RecursionError):
-            continue
-    return False
+    settings = (read_object(folder / name) for name in (CONFIG, "tokenizer_config.json"))
+    return any("auto_map" in of for of in settings if of is not None)
 
 
 def _brief(error: Exception) -> str:

@@ -23,6 +23,7 @@ from harness.artefact.keys import file_digest, flatten
 from harness.artefact.manifest import Manifest, MetricValue
 from harness.artefact.network_files import files_below
 from harness.artefact.store import Artefact, ReadStore, Store, Unwritable
+from harness.common.json_files import read_object
 from harness.common.progress import ProgressView
 from harness.errors import InputError, Interrupted
 from harness.run.executors import carry_out
@@ -345,7 +346,4 @@ def _logged(log: Path, held_out: int | None) -> tuple[dict[str, MetricValue], di
 
 def _tokenizer(folder: Path) -> Any:
     """What the data card in a folder says its tokens were counted with."""
-    try:
-        return json.loads((folder / CARD[0]).read_text(encoding="utf-8")).get("tokenizer")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return None
+    return (read_object(folder / CARD[0]) or {}).get("tokenizer")

@@ -1,12 +1,12 @@
 """How large the models are that stages read, as far as that is known before they run."""
 
-import json
 import re
 from pathlib import Path
 
 from harness.answer.engine import QUANTIZATION
 from harness.artefact.keys import Files
 from harness.artefact.store import Store
+from harness.common.json_files import read_object
 from harness.common.paths import size_of
 from harness.errors import InputError
 from harness.modeling.memory.need import BFLOAT16, FLOAT32, frozen_weights, shape_of
@@ -61,11 +61,8 @@ def is_by_name(stage: StagePlan, store: Store) -> bool:
 
 def _stored_size(folder: Path) -> int:
     """Bytes of a parameter in a model's files, as its configuration says."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return FLOAT32
-    dtype = config.get("dtype") or config.get("torch_dtype") if isinstance(config, dict) else None
+    config = read_object(folder / "config.json") or {}
+    dtype = config.get("dtype") or config.get("torch_dtype")
     return BFLOAT16 if dtype in ("bfloat16", "float16") else FLOAT32
 
 

@@ -8,6 +8,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.common.json_files import read_object
+
 CONFIG = "config.json"
 MOST_HEADER_BYTES = 100_000_000
 """What the safetensors format allows."""
@@ -157,8 +159,8 @@ def _shape(
 def from_folder(folder: Path) -> Shape | None:
     """Of a model's folder: by its configuration where the type is known, else by the headers of its
     safetensors files. None where neither says enough."""
-    config = _read(folder / CONFIG)
-    if not isinstance(config, dict):
+    config = read_object(folder / CONFIG)
+    if config is None:
         return None
     shape_by_config = from_config(config)
     wide = None if shape_by_config else _widths(config)
@@ -183,26 +185,19 @@ def _header(path: Path) -> dict[str, Sequence[int]]:
             length = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(length)) if length <= MOST_HEADER_BYTES else {}
         return {n: t["shape"] for n, t in header.items() if n != "__metadata__"}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
 def vocabulary_of(folder: Path) -> int | None:
     """How many tokens the tokenizer in a folder has; None where its files do not say it plainly."""
-    tokenizer = _read(folder / "tokenizer.json")
+    tokenizer = read_object(folder / "tokenizer.json")
     try:
         if tokenizer is not None:
             vocab, added = tokenizer["model"]["vocab"], tokenizer["added_tokens"]
             more = {t["content"] for t in added} - set(vocab if isinstance(vocab, dict) else ())
             return len(vocab) + len(more)
-        vocab, added = _read(folder / "vocab.json"), _read(folder / "added_tokens.json")
+        vocab, added = read_object(folder / "vocab.json"), read_object(folder / "added_tokens.json")
         return len({*vocab, *(added or {})}) if vocab else None
     except (KeyError, TypeError):
-        return None
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
         return None

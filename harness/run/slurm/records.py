@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.artefact.store import SHORT, write_atomically
+from harness.common.json_files import read_object
 from harness.errors import InputError
 from harness.run.slurm.checkout import Checkout
 
@@ -174,7 +175,7 @@ class Records:
         _write(self._path("submitted", record.stage, record.key), asdict(record))
 
     def attempts(self, stage: str, key: str) -> list[Attempt]:
-        values = _read(self._path("attempts", stage, key))
+        values = read_object(self._path("attempts", stage, key)) or {}
         try:
             return [Attempt(**a) for a in values.get("attempts", [])]
         except TypeError:  # damaged, or another version's
@@ -199,7 +200,7 @@ class Records:
 
     def fault(self, stage: str, key: str, submission: str, restart: int) -> MachineFault | None:
         """Of this start."""
-        values = _read(self._path("faults", stage, key))
+        values = read_object(self._path("faults", stage, key)) or {}
         try:
             fault = MachineFault(**values)
         except TypeError:  # there is none, or a damaged one, or another version's
@@ -229,14 +230,6 @@ def _task(path: Path, record: Submitted) -> int | None:
     """Whose output it is; None for another job whose name begins alike, as an array's tasks' do."""
     number = path.name.removeprefix(f"{record.ref}_").removesuffix("_log.out")
     return int(number) if number.isdigit() else None
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _write(path: Path, values: dict[str, Any]) -> None:

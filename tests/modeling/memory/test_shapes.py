@@ -113,6 +113,10 @@ def test_a_kind_that_is_not_known_is_counted_from_the_headers_of_its_weights(
     assert shape is not None
     assert shape.parameters == model.num_parameters()
     assert shape.linears == linears_of(model)
+    deep = b'{"a": ' + b"[" * 100_000
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(len(deep).to_bytes(8, "little") + deep)
+    assert shapes.from_folder(tmp_path) is None
     assert (shape.layers, shape.hidden, shape.key_value) == (3, 48, 24)
 
 

@@ -164,7 +164,7 @@ class Records:
         found = []
         for path in sorted((self.root / "submitted").glob("*.json")):
             with contextlib.suppress(TypeError):
-                found.append(Submitted(**_read(path)))
+                found.append(Submitted(**(read_object(path) or {})))
         return found
 
     def is_own(self, record: Submitted) -> bool:

@@ -9,6 +9,17 @@ def number(value: float | None, digits: int = 2, signed: bool = False) -> str:
     return "" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
+def clear_of(limit: float, value: float, form: str, digits: int) -> str:
+    """A number in a form of so many digits (`+.{}f`), or as many as it takes to be read on the side of
+    the limit, or of the limit with the other sign, that it is on: 3.04 is beyond 3.0, `+3.04`."""
+    for more in range(digits, 18):
+        text = format(value, form.format(more))
+        told = abs(float(text))
+        if (told < limit, told > limit) == (abs(value) < limit, abs(value) > limit):
+            return text
+    return text
+
+
 def error(value: float | None, digits: int = 2) -> str:
     """` ± 1.20`, which stands behind a number."""
     return "" if value is None else f" ± {value:.{digits}f}"

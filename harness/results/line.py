@@ -142,9 +142,10 @@ class MatrixLine:
         """Whether its verdict does not hold among the table's."""
         if self.cells.verdict_holm != DOES_NOT:
             return ""
+        p = numbers.clear_of(1 - LEVEL, self.cells.verdict_p or 0.0, ".{}g", 2)
         return (
             f"{self.cells.verdict} alone, and not among the table's {self.cells.verdict_among} "
-            f"verdicts (Holm's p {_above(self.cells.verdict_p or 0.0, 1 - LEVEL)})"
+            f"verdicts (Holm's p {p})"
         )
 
     def number(self, value: float | None) -> str:
@@ -153,13 +154,6 @@ class MatrixLine:
 
     def error(self, value: float | None) -> str:
         return numbers.error(value, self.cells.measure.digits)
-
-
-def _above(value: float, limit: float) -> str:
-    """With two digits, or as many as it takes to be read as more than the limit that it is above:
-    0.0502 above 0.05."""
-    texts = [f"{value:.{digits}g}" for digits in range(2, 18)]
-    return next((text for text in texts if float(text) > limit), texts[-1])
 
 
 def display(line: MatrixLine) -> list[str]:

@@ -71,3 +71,20 @@ def test_a_share_has_its_counts_and_a_share_of_nothing_has_no_percent() -> None:
     assert numbers.share(0, 0) == "0 of 0"
     assert numbers.percent(0, 0) == "–"
     assert numbers.percent(2, 3, digits=0) == "67 %"
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "form", "digits", "text"),
+    [
+        (3, -3.04, "+.{}f", 1, "-3.04"),
+        (3, 2.9996, "+.{}f", 1, "+2.9996"),
+        (3, 3.0, "+.{}f", 1, "+3.0"),
+        (3, -5.04, "+.{}f", 1, "-5.0"),
+        (0.05, 0.0502, ".{}g", 2, "0.0502"),
+        (1e300, -1e-300, "+.{}f", 1, "-0.0"),
+    ],
+)
+def test_a_number_is_read_on_the_side_of_a_limit_that_it_is_on(
+    limit: float, value: float, form: str, digits: int, text: str
+) -> None:
+    assert numbers.clear_of(limit, value, form, digits) == text

@@ -280,7 +280,7 @@ def _of_rejudged(
     level: float,
     margin: float,
 ) -> str:
-    low, high = (weighed.number(end, signed=True) for end in ends)
+    low, high = (numbers.clear_of(margin, end, "+.{}f", weighed.digits) for end in ends)
     if isinstance(found, AgainstPublished):
         what = "difference from the study's own answers under the same judge"
     else:
@@ -389,11 +389,12 @@ def _compare(
 
     low, high = interval(level)
     name = decide(low, high, margin, may_be_reproduced=not evidence.trained_once)
-    ends = f"{low:+.1f} and {high:+.1f} points"
-    if evidence.bounds != (0, 100):
-        ends = f"{low:+.3g} and {high:+.3g}"
+    form, digits, unit = (
+        ("+.{}f", 1, " points") if evidence.bounds == (0, 100) else ("+.{}g", 3, "")
+    )
+    ends = " and ".join(numbers.clear_of(margin, end, form, digits) for end in (low, high))
     within = also_within(reported.value, margin, evidence)
-    reason = f"difference between {ends} ({100 * level:.6g} %), margin {margin:g}{within}"
+    reason = f"difference between {ends}{unit} ({100 * level:.6g} %), margin {margin:g}{within}"
     if evidence.trained_once:
         reason += (
             f"; one training, so that a standard deviation of {assumed:g} between trainings "

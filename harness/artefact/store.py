@@ -6,7 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -51,16 +51,38 @@ class Damaged(Unusable):
 
     def __init__(self, folder: Path, what: str) -> None:
         super().__init__(
-            f"the artefact {folder.parent.name}/{folder.name} was changed after it was made: {what}",
+            f"the artefact {_name(folder)} was changed after it was made: {what}",
             made_anew(folder),
         )
 
 
-def made_anew(folder: Path) -> str:
-    """How an artefact that cannot be used is removed and made again."""
+class MadeOfAnother(Damaged):
+    """An artefact on the volume is of another one than that which has its input's key by now."""
+
+    def __init__(self, folder: Path, source: Path, after: Sequence[Path]) -> None:
+        """`after`: those that were made of it."""
+        Unusable.__init__(
+            self,
+            f"the artefact {_name(folder)} was made of another {_name(source)} than is there now: that "
+            "was removed since and made anew, and came out otherwise",
+            made_anew(folder, *after),
+        )
+
+
+def _name(folder: Path) -> str:
+    return f"{folder.parent.name}/{folder.name}"
+
+
+def made_anew(folder: Path, *after: Path) -> str:
+    """How an artefact that cannot be used is removed and made again, with those made of it."""
     volume = folder.absolute().parent.parent.parent
-    command = command_line("gc", f"--yes {folder.parent.name}/{folder.name}", volume=volume)
+    names = " ".join(map(_name, (folder, *after)))
+    command = command_line("gc", f"--yes {names}", volume=volume)
     return f"Remove it with `{command}`, then run again to make it anew. It stands in {folder}."
+
+
+RESULTS = {"gen": "data.jsonl", "train": "model/", "answer": "model_outputs.json"}
+"""Of a stage, what the names of the files begin with that later stages read."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,14 @@ class Artefact:
     @property
     def key(self) -> str:
         return self.manifest.key
+
+    @property
+    def content(self) -> str:
+        """sha256 of what later stages read of it, by its manifest: the same of two that have one key
+        where these cannot tell them apart."""
+        names = RESULTS.get(self.stage, "")
+        files = self.manifest.files.items()
+        return digest_of({name: of["sha256"] for name, of in files if name.startswith(names)})
 
     def keeps(self, name: str) -> bool:
         """Whether it was made with a file of this name, or has one now: where these differ `check`

@@ -28,7 +28,7 @@ from harness.artefact.keys import (
     open_hubs,
 )
 from harness.artefact.needs import Needs
-from harness.artefact.store import FAILED, Artefact, Store
+from harness.artefact.store import FAILED, Artefact, MadeOfAnother, Store
 from harness.common.commands import harness
 from harness.common.executor_names import IN_IMAGES
 from harness.common.progress import counted
@@ -408,12 +408,16 @@ class RowPlan:
     def check_results(self) -> None:
         """Compare with its digest every file that its numbers come from: of judgings, of the answers
         and baselines that were judged, of what is judged beside it; of trainings the log. Models and
-        data sets, which may be large, are not read.
+        data sets, which may be large, are not read; that each is the one that was used is told by what
+        the manifests say.
 
         Raises:
-            Damaged: a file is missing, changed, or was added.
+            Damaged: a file is missing, changed, or was added; or what a stage used is no more, and
+                was made anew with another outcome.
         """
-        for stage in unique([self]):
+        stages = unique([self])
+        _check_inputs(stages)
+        for stage in stages:
             if stage.artefact is None:
                 continue
             if stage.stage == "train":
@@ -823,6 +827,30 @@ def unique(plans: Sequence[RowPlan]) -> list[StagePlan]:
     for stage in itertools.chain.from_iterable(p.stages for p in plans):
         stages_by_key.setdefault(stage.id, stage)
     return list(stages_by_key.values())
+
+
+def _check_inputs(stages: Sequence[StagePlan]) -> None:
+    """Compare what each was made of, by its manifest, with what is there.
+
+    Raises:
+        MadeOfAnother: the first that was made of something else, with all that were made of it.
+    """
+    first: tuple[Path, Path] | None = None
+    after: dict[StageId, Path] = {}
+    for stage in stages:
+        if stage.artefact is None:
+            continue
+        folder, recorded = stage.artefact.folder, stage.artefact.manifest.inputs
+        for name, source in stage.inputs.items():
+            content = recorded.get(name, {}).get("content")
+            if source.artefact is not None and content not in (None, source.artefact.content):
+                first = first or (folder, source.artefact.folder)
+                after[stage.id] = folder
+            elif source.id in after:
+                after[stage.id] = folder
+    if first is not None:
+        folder, source_folder = first
+        raise MadeOfAnother(folder, source_folder, [f for f in after.values() if f != folder])
 
 
 def made_otherwise(stages: Sequence[StagePlan]) -> str:

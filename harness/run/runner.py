@@ -328,7 +328,10 @@ class Runner:
             "document": planned.document,
             "row": planned.row,
             "label": planned.label,
-            "inputs": {name: {"stage": a.stage, "key": a.key} for name, a in inputs.items()},
+            "inputs": {
+                name: {"stage": a.stage, "key": a.key, "content": a.content}
+                for name, a in inputs.items()
+            },
             "executor": executor.describe(),
             "used": result.used,
             "seeds": result.seeds,

@@ -880,6 +880,47 @@ def test_a_damaged_artefact_stops_its_own_row_alone_and_is_told_with_the_way_out
     assert (told.exit_code, told.stderr.count("warning")) == (0, 0)
 
 
+@pytest.mark.parametrize("again", ["other words", "words"])
+def test_what_was_made_of_an_artefact_that_came_out_otherwise_when_made_anew_is_told(
+    place: Path, again: str
+) -> None:
+    """Of a data set that was removed and made anew by the same key: training, answers and judging."""
+    spec = write_row(place / "specs", "two", eval=evaluation(place / "specs"), train={"steps": 2})
+
+    def saying(words: str) -> InstantExecutor:
+        def outcome(job: Any) -> dict[str, Any]:
+            (job.folder / "data.jsonl").write_text(words)
+            return {"keep": ["made.txt", "data.jsonl"]}
+
+        return InstantExecutor(outcome)
+
+    def made(*stages: str) -> list[Path]:
+        (plan,) = planned(Path("runs"), spec)
+        return [s.made.folder for s in plan.stages if s.stage in stages]
+
+    make(Path("runs"), spec, executor=saying("words"))
+    assert command("table", "--all").exit_code == 0
+    (data,) = made("gen")
+    shutil.rmtree(data)
+    assert make(Path("runs"), spec, executor=saying(again)).made == ["gen"]
+    told = command("table", "--all")
+    if again == "words":
+        assert (told.exit_code, told.stderr.count("warning")) == (0, 0)
+        return
+    assert told.exit_code == 1
+    after = made("train", "answer", "judge")
+    train, answer, judge = (f"{folder.parent.name}/{folder.name}" for folder in after)
+    assert (
+        f"the artefact {train} was made of another gen/{data.name} than is there now" in told.stderr
+    )
+    removal = f"gc --yes {train} {answer} {judge}"
+    assert removal in told.stderr
+    assert command("verify", "two").exit_code == 1
+    assert command(*removal.split()).exit_code == 0
+    assert make(Path("runs"), spec, executor=saying(again)).made == ["train", "answer", "judge"]
+    assert command("table", "--all").exit_code == 0
+
+
 def test_rows_beside_one_with_a_damaged_artefact_are_planned_and_submitted(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

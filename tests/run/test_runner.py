@@ -197,7 +197,8 @@ def test_the_manifest_says_what_was_asked_used_made_and_what_it_cost(
     assert manifest["document"] == json.loads(json.dumps(train.document))
     assert manifest["document"]["params"]["train"]["batch_size"] == 8  # a default, filled in
     assert "local" in manifest["document"]["environment"]
-    assert manifest["inputs"] == {"data": {"stage": "gen", "key": gen.key}}
+    made_of = {"stage": "gen", "key": gen.key, "content": volume.artefact("gen").content}
+    assert manifest["inputs"] == {"data": made_of}
     assert manifest["executor"] == {"executor": "instant", "image": None}
     assert manifest["metrics"] == {"train_loss": {"value": 1.25}}
     assert manifest["counts"] == {"steps": 1}

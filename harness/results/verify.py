@@ -26,6 +26,7 @@ from harness.row.load import LoadedRow
 from harness.row.published_judge import in_words, own_judge
 from harness.row.rejudged import WIN_RATE, is_rejudged
 from harness.run import ready
+from harness.run.given.bring import lacking
 from harness.run.plan import Planner
 from harness.sim.retired import NAME as RETIRED
 from harness.stats.bridge import FEW_MODELS
@@ -104,6 +105,12 @@ def _commands(loaded: LoadedRow, lines: Sequence[MatrixLine]) -> Iterator[str]:
     missing = {s.id for p in plans for s in p.stages if s.artefact is None}
     if plan is not None and missing:
         yield f"{counted(len(missing), 'stage')} of it not made yet: {harness('run', plan.target)}"
+    planner = plan.stages[0].planner if plan is not None and plan.stages else None
+    if plan is not None and planner is not None:
+        verdicts = [s.retired.annotations for s in plan.stages if s.retired is not None]
+        if absent := lacking(verdicts, planner.files):
+            files = counted(len(absent), "file")
+            yield f"{files} of published verdicts not here: {harness('fetch', plan.target)}"
     if loaded.row.reported.annotations:
         command = harness("audit", str(loaded.path))
         yield f"the study published its verdicts: {command} computes its number anew"
@@ -239,8 +246,8 @@ def _bridge(line: MatrixLine) -> str:
     if terms is None:
         if plan is None or not plan.bridge or line.cells.metric != WIN_RATE:
             return ""
-        if all(stage.artefact for other in plan.bridge for stage in other.final()):
-            return "the bridging models are judged, and give none: see the verdict"
+        if any(stage.artefact for other in plan.bridge for stage in other.final()):
+            return "it tells nothing: see the verdict"
         return "the bridging models are not judged yet"
     number, ours = line.weighed.number, terms.ours
     value, low, high = terms.percent

@@ -127,8 +127,8 @@ def not_looked_up(rows: Sequence[str]) -> str:
         return ""
     others = " and others" * (len(rows) > MOST_NAMES)
     return (
-        f" (of {len(rows)}, what the spec names is not there, so that none could be looked up: "
-        f"{', '.join(rows[:MOST_NAMES])}{others})"
+        f" (of {len(rows)}, what the spec names is not there, or is another file, so that none could "
+        f"be looked up: {', '.join(rows[:MOST_NAMES])}{others})"
     )
 
 

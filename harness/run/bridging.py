@@ -13,7 +13,7 @@ from harness.common.progress import counted
 from harness.data.records import Record, read_records, text_field
 from harness.errors import InputError, raise_all
 from harness.row.published_judge import is_named
-from harness.row.rejudged import AGAINST_ITSELF, RetiredVerdicts
+from harness.row.rejudged import AGAINST_ITSELF, OWN_BRIDGE, RetiredVerdicts
 from harness.row.reported import PublishedJudge
 from harness.spec.base import SHA256, DataPath
 from harness.spec.prompts import OutputFiles
@@ -29,6 +29,10 @@ of different models share 42 of 805 at most, and the three of one model all 805.
 SAME_ANSWERS = 0.9
 """The share from which on a row's own given answers are the study's own. It is larger: a model that was
 made as the study's was, and answers greedily, may well give many of the same."""
+NO_BRIDGE = (
+    "Leave that model out of reported.bridge. Where its answers are the study's own for the row, name "
+    "them as reported.outputs, and give the row answers of its own (eval.answer.engine)."
+)
 
 
 def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[PromptPlace, float]:
@@ -36,11 +40,11 @@ def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[
 
     Raises:
         NotFetched, DataAbsent: a file is not there.
-        InputError: as `read_verdicts`.
+        InputError: one is not the file that its spec pins, or as `read_verdicts`.
     """
     given = answer.engine.given_outputs
     assert isinstance(given, DataPath)
-    return read_verdicts(files.locate(retired.annotations), retired.judge, files.locate(given))
+    return read_verdicts(files.pinned(retired.annotations), retired.judge, files.pinned(given))
 
 
 def check_pairs(path: Path, verdicts: Set[PromptPlace], prompts: Sequence[Prompt]) -> None:
@@ -126,19 +130,24 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     return verdicts
 
 
-def check_distinct(answer: Answer, files: Files, others: dict[Path, Texts]) -> None:
+def check_distinct(
+    answer: Answer, files: Files, others: dict[Path, Texts], row: Texts | None = None
+) -> None:
     """Look whether a bridging model's answers are another's: of as many prompts as a bridge needs, or
     more, SAME_MODEL of them. `others`: those of the models before it, to which its own are added.
+    `row`: the row's own given answers, which they are no more to be.
 
     Raises:
         NotFetched, DataAbsent: its file is not there.
-        InputError: they are, or its file cannot be read.
+        InputError: they are, or its file cannot be read, or is not the one that its spec pins.
     """
     given = answer.engine.given_outputs
     assert isinstance(given, DataPath)
-    outputs, texts = files.locate(given), given_texts(given, files)
+    outputs, texts = files.pinned(given), given_texts(given, files)
     copies = {other: alike(texts, theirs) for other, theirs in others.items()}
     others[outputs] = texts
+    if text := against_itself(row or {}, texts, OWN_BRIDGE, FEWEST_PROMPTS):
+        raise InputError(f"{outputs}: {text}", NO_BRIDGE)
     for other, (same, shared) in copies.items():
         if shared >= FEWEST_PROMPTS and same >= SAME_MODEL * shared:
             raise InputError(
@@ -153,23 +162,23 @@ def given_texts(given: DataPath | OutputFiles, files: Files) -> Texts:
 
     Raises:
         NotFetched, DataAbsent: a file is not there.
-        InputError: one cannot be read.
+        InputError: one cannot be read, or is not the one that its spec pins.
     """
     if isinstance(given, OutputFiles):
-        places = {name: _at(files.locate(file)) for name, file in given.files.items()}
+        places = {name: _at(files.pinned(file)) for name, file in given.files.items()}
         path, records = given_records(OutputFiles(files=places, output=given.output))
     else:
-        path, records = given_records(_at(files.locate(given)))
+        path, records = given_records(_at(files.pinned(given)))
     return {prompt: _words(text) for prompt, text in _answers(path, records)}
 
 
-def against_itself(own: Texts, theirs: Texts) -> str:
-    """That a row's own given answers are those which the study published for it, SAME_ANSWERS of them,
-    in words; empty where they are not."""
+def against_itself(own: Texts, theirs: Texts, what: str = AGAINST_ITSELF, fewest: int = 1) -> str:
+    """That a row's own given answers are those which the study published for it, or a bridging model's
+    (`what`), SAME_ANSWERS of `fewest` or more; empty where they are not."""
     same, shared = alike(own, theirs)
-    if not shared or same < SAME_ANSWERS * shared:
+    if shared < fewest or same < SAME_ANSWERS * shared:
         return ""
-    return f"{AGAINST_ITSELF} ({same} of {shared} answers are the same, but for white space)"
+    return f"{what} ({same} of {shared} answers are the same, but for white space)"
 
 
 def alike(texts: Texts, others: Texts) -> tuple[int, int]:

@@ -803,7 +803,8 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     command("run", "specs/one.yaml")
     of_table = "2 rows without a result are left out"
     of_all = (
-        "3 rows without a result are left out (of 1, what the spec names is not there, so that none "
+        "3 rows without a result are left out (of 1, what the spec names is not there, or is "
+        "another file, so that none "
         "could be looked up: lost)"
     )
     told = command("table")

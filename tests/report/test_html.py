@@ -294,6 +294,7 @@ def test_a_row_that_cannot_be_looked_up_is_told_of_as_such(tmp_path: Path) -> No
     write_row(tmp_path / "specs", "waiting", train={"steps": 2})
     assert command("report").stdout.endswith(
         "; 2 rows of which nothing is made yet are left out (of 1, what the spec names is not there, "
+        "or is another file, "
         "so that none could be looked up: lost) (--all shows them all)\n"
     )
 

@@ -29,6 +29,7 @@ of different models share 42 of 805 at most, and the three of one model all 805.
 SAME_ANSWERS = 0.9
 """The share from which on a row's own given answers are the study's own. It is larger: a model that was
 made as the study's was, and answers greedily, may well give many of the same."""
+OUTPUTS_JUDGED = "Give the outputs that were judged (reported.bridge, outputs)."
 NO_BRIDGE = (
     "Leave that model out of reported.bridge. Where its answers are the study's own for the row, name "
     "them as reported.outputs, and give the row answers of its own (eval.answer.engine)."
@@ -77,7 +78,8 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     # Reading it imports all readers of an audit, which no plan or table needs.
     from harness.audit.parse.judged_pairs import as_preference
 
-    answers = _answers(outputs, read_records(outputs))
+    answered = read_records(outputs)
+    answers, names = _answers(outputs, answered), _names(outputs, answered)
     texts = dict(answers)
     times = Counter(prompt for prompt, _ in answers)
     places: Counter[tuple[str, str]] = Counter()
@@ -98,7 +100,16 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
                 InputError(
                     f"{record.place(path)}: its verdict is on another output than {outputs} has for "
                     f"the prompt {prompt[0][:60]!r}",
-                    "Give the outputs that were judged (reported.bridge, outputs).",
+                    OUTPUTS_JUDGED,
+                )
+            )
+        generator = fields.get("generator_2")
+        if not (isinstance(judged, str) or generator is None or _is_one_of(names, generator)):
+            faults["generator"].append(
+                InputError(
+                    f"{record.place(path)}: it has no output (output_2), and that of {generator!r:.60} "
+                    f"was judged (generator_2): neither {outputs} nor its `generator` is called so",
+                    OUTPUTS_JUDGED,
                 )
             )
         preference, _ = as_preference(fields.get("preference"))
@@ -202,6 +213,18 @@ def _answers(outputs: Path, records: Sequence[Record]) -> list[tuple[tuple[str, 
     ]
 
 
+def _names(outputs: Path, records: Sequence[Record]) -> set[str]:
+    """What the outputs are called: as their records say, and as the file and its folders are."""
+    generators = (record.fields.get("generator") for record in records)
+    return {str(outputs), *(name for name in generators if isinstance(name, str))}
+
+
+def _is_one_of(names: Set[str], generator: object) -> bool:
+    return isinstance(generator, str) and any(
+        is_named(generator, name) or is_named(name, generator) for name in names
+    )
+
+
 def _words(text: str) -> str:
     """The text with one space for all white space."""
     return " ".join(text.split())
@@ -225,7 +248,13 @@ def _faults_of_judge(
         ("baseline", "generator_1", baseline),
     ):
         found = fields.get(field)
-        if wanted is None or not isinstance(found, str) or is_named(wanted, found):
+        if wanted is None or field not in fields:
+            continue
+        if not isinstance(found, str):
+            message = f"{place}: `{field}` must be a name, not {found!r:.60}"
+            yield name, InputError(message, "Give the verdicts as the judge's package wrote them.")
+            continue
+        if is_named(wanted, found):
             continue
         if name == "baseline" and is_named(found, wanted):  # named as the file that it stands in
             continue

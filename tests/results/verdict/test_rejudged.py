@@ -620,6 +620,12 @@ def test_verdicts_on_prompts_that_the_row_does_not_ask_are_no_bridge(tmp_path: P
          r"number \(reported.judge.baseline\) 'prompts' .*\n.*write reported.judge.baseline: "
          "text_davinci_003, as they call it"),
         ({"output_2": "something else"}, "its verdict is on another output than"),
+        ({"output_2": None, "generator_2": "another model"},
+         r"m0-annotations.json:1 \(record 1\): it has no output \(output_2\), and that of 'another "
+         r"model' was judged \(generator_2\): neither .*m0.json nor its `generator` is called so"),
+        ({"annotator": None}, r"s.json:1 \(record 1\): `annotator` must be a name, not None"),
+        ({"annotator": ["weighted"]}, r"`annotator` must be a name, not \['weighted'\]"),
+        ({"generator_1": {"a": 1}}, r"`generator_1` must be a name, not \{'a': 1\}"),
         ({"preference": None}, "holds no verdicts"),
     ],
 )  # fmt: skip
@@ -629,6 +635,19 @@ def test_verdicts_that_are_not_the_published_judges_on_these_outputs_are_found_b
     with pytest.raises(InputError, match=sentence):
         bridged(tmp_path, 1, **changes)
     assert not list((tmp_path / "runs").rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(("generator", "of_records"), [("m0", None), ("Model 7B", "model-7b")])
+def test_verdicts_without_outputs_are_on_those_whose_name_they_bear(
+    tmp_path: Path, generator: str, of_records: str | None
+) -> None:
+    verdicts = annotations(tmp_path, "m0", wins(500, PROMPTS), output_2=None, generator_2=generator)
+    model = {"outputs": outputs(tmp_path, "m0"), "annotations": verdicts}
+    if of_records is not None:
+        path = tmp_path / "specs" / "m0.json"
+        rows = json.loads(path.read_text())
+        model["outputs"] = given(path, [{**row, "generator": of_records} for row in rows])
+    assert command("validate", row(tmp_path, bridge=[model])).exit_code == 0
 
 
 def test_what_the_error_says_to_write_or_a_digest_as_the_baseline_mends_it(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_where_theirs_are_not_judged_yet_it_says_what_does_it(tmp_path: Path) ->
     assert f"2 stages of it not made yet: harness run {spec}" in found
 
 
-@pytest.mark.parametrize("own", ["the file", "other bytes"])
+@pytest.mark.parametrize("own", ["the file", "other bytes", "JSON lines"])
 def test_the_studys_own_answers_are_not_held_against_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str
 ) -> None:
@@ -198,6 +198,11 @@ def test_the_studys_own_answers_are_not_held_against_themselves(
     if own == "other bytes":
         parts["answer"]["engine"]["outputs"] = copied(specs / "published.json", PROMPTS // 10)
         alike = f" ({PROMPTS - PROMPTS // 10 + 1} of {PROMPTS + 1} answers are the same"
+    if own == "JSON lines":
+        rows = json.loads((specs / "published.json").read_text())
+        (specs / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        parts["answer"]["engine"]["outputs"] = "own.jsonl"
+        alike = f" ({PROMPTS + 1} of {PROMPTS + 1} answers are the same"
     numbers = {"judge": OTHER, "win_rate": {"value": 40.0}, "outputs": published}
     changes: dict[str, Any] = {"eval": parts, "reported": numbers, "replicates": {"judge": 2}}
     spec = scored_row(tmp_path, **changes)

@@ -175,6 +175,18 @@ class Files:
             )
         return digest
 
+    def pinned(self, data: DataPath) -> Path:
+        """As `locate`, once its bytes are known to be those that the spec pins, where it pins any.
+
+        Raises:
+            NotFetched, DataAbsent: as `locate`.
+            InputError: as `locate`, or they are others.
+        """
+        path = self.locate(data)
+        if data.sha256 is not None:
+            self.digest(data)
+        return path
+
     def digest_path(self, path: Path) -> str:
         """As `digest`, of a file or folder on disk."""
         if path.is_dir():

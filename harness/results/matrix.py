@@ -127,8 +127,8 @@ def not_looked_up(rows: Sequence[str]) -> str:
         return ""
     others = " and others" * (len(rows) > MOST_NAMES)
     return (
-        f"; {len(rows)} of them could not be looked up, as what the spec names is not there: "
-        f"{', '.join(rows[:MOST_NAMES])}{others}"
+        f"; {len(rows)} of them could not be looked up, as what the spec names is not there, or is "
+        f"another file: {', '.join(rows[:MOST_NAMES])}{others}"
     )
 
 

@@ -131,7 +131,7 @@ def _laid_out(published: Sequence[DataPath], files: Files, root: Path) -> dict[P
             number += 1
             path = root / str(number) / data.file_name
         path.parent.mkdir(parents=True, exist_ok=True)
-        local = files.locate(data)
+        local = files.pinned(data)
         (shutil.copytree if local.is_dir() else shutil.copyfile)(local, path)
         places[path] = data
     return places

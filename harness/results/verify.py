@@ -18,13 +18,15 @@ from harness.errors import InputError
 from harness.results.line import MatrixLine, marks
 from harness.results.matrix import lines_of
 from harness.results.verdict.deciding import assumed, more
+from harness.results.verdict.evidence import served_models
 from harness.results.verdict.outlook import PERCENT
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import ANOTHER_JUDGE, Weighed, also_within
 from harness.row.load import LoadedRow
-from harness.row.published_judge import in_words, own_judge
+from harness.row.published_judge import another_judge, in_words, own_judge
 from harness.row.rejudged import WIN_RATE, is_rejudged
 from harness.run import ready
+from harness.run.given.bring import lacking
 from harness.run.plan import Planner
 from harness.sim.retired import NAME as RETIRED
 from harness.stats.bridge import FEW_MODELS
@@ -103,6 +105,12 @@ def _commands(loaded: LoadedRow, lines: Sequence[MatrixLine]) -> Iterator[str]:
     missing = {s.id for p in plans for s in p.stages if s.artefact is None}
     if plan is not None and missing:
         yield f"{counted(len(missing), 'stage')} of it not made yet: {harness('run', plan.target)}"
+    planner = plan.stages[0].planner if plan is not None and plan.stages else None
+    if plan is not None and planner is not None:
+        verdicts = [s.retired.annotations for s in plan.stages if s.retired is not None]
+        if absent := lacking(verdicts, planner.files):
+            files = counted(len(absent), "file")
+            yield f"{files} of published verdicts not here: {harness('fetch', plan.target)}"
     if loaded.row.reported.annotations:
         command = harness("audit", str(loaded.path))
         yield f"the study published its verdicts: {command} computes its number anew"
@@ -189,6 +197,8 @@ def _judges(line: MatrixLine) -> str:
     own = own_judge(judge)
     model = f"simulated {own.model}" if own.is_simulated else own.model
     ours = f"ours {in_words(model, own.annotator, own.baseline)}"
+    if own.is_asked and (served := _served(line)) not in ([], [own.model]):
+        ours += f", whose server says that {' and '.join(served)} answered"
     published = line.row.reported.judge_of(c.metric)
     if published is not None and published.model == RETIRED:
         return f"of the answers in place of the study's a simulated retired one; {ours}"
@@ -196,6 +206,12 @@ def _judges(line: MatrixLine) -> str:
         return f"who judged the published number is not named, and is taken to be as {ours}"
     words = in_words(published.model, published.annotator, published.baseline)
     return f"of the published number {words}; {ours}"
+
+
+def _served(line: MatrixLine) -> list[str]:
+    """What servers called the models that judged ours."""
+    evidence = line.weighed.evidence
+    return sorted(served_models(evidence)) if evidence is not None else []
 
 
 def _against(line: MatrixLine) -> str:
@@ -235,8 +251,8 @@ def _bridge(line: MatrixLine) -> str:
     if terms is None:
         if plan is None or not plan.bridge or line.cells.metric != WIN_RATE:
             return ""
-        if all(stage.artefact for other in plan.bridge for stage in other.final()):
-            return "the bridging models are judged, and give none: see the verdict"
+        if any(stage.artefact for other in plan.bridge for stage in other.final()):
+            return "it tells nothing: see the verdict"
         return "the bridging models are not judged yet"
     number, ours = line.weighed.number, terms.ours
     value, low, high = terms.percent
@@ -413,9 +429,16 @@ def _to_compare(line: MatrixLine) -> str:
     """What would bring the two judges together, where the spec names nothing of it."""
     reported, c = line.row.reported, line.cells
     is_open = c.verdict == ANOTHER_JUDGE and is_rejudged(c.metric)
-    if not is_open or reported.outputs or reported.bridge:
+    if not is_open:
         return ""
-    text = "the study's own answers, judged by our judge (reported.outputs)"
+    published, judge = reported.judge_of(c.metric), line.row.judge
+    is_known = bool(
+        published and judge and another_judge(published, judge)
+    )  # before a server says so
+    if is_known and (reported.outputs or reported.bridge):
+        return ""
+    text = "" if is_known else "in the row's judge the name of the model that answered, and "
+    text += "the study's own answers, judged by our judge (reported.outputs)"
     if c.metric == WIN_RATE:
         text += ", or verdicts of its judge on other models' answers (reported.bridge)"
     return f"{text}: docs/results.md"
@@ -476,6 +499,7 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
             "trainings": evidence.count(0) if evidence.trains else 0,
             "samplings": evidence.count(1),
             "judgings": evidence.count(2),
+            "served_models": [*_served(line)],
         },
         "variance": None
         if split is None

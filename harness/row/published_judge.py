@@ -1,5 +1,6 @@
 """Whether a row's judge is the one that judged the published number."""
 
+import re
 from collections.abc import Set
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ from harness.spec.prompts import OutputFiles
 from harness.spec.twin import name_of
 
 ANNOTATOR = "annotator"
+LATEST = "-latest"
+DATED = re.compile(r"[-@:_](\d{3,4}|\d{6}|\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4})(-preview)?")
+"""What stands behind a model's name in a snapshot's: `gpt-4-0613`, `gpt-4o-2024-08-06`."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class OwnJudge:
     reference: Reference | None
     is_simulated: bool
     """Whether the simulated judge answers for the model."""
+    is_asked: bool
+    """Whether a server is asked for the model by its name, and says which model answers."""
 
     @property
     def baseline(self) -> str:
@@ -42,24 +48,47 @@ def own_judge(judge: BaseJudge) -> OwnJudge:
     models += [name_of(part) for part in parts if isinstance(part, ModelSource)]
     annotator = getattr(judge, ANNOTATOR) if ANNOTATOR in judge.identity else judge.kind
     is_simulated = any(endpoint.simulated is not None for endpoint in endpoints)
-    return OwnJudge(models[0] if models else "", annotator, judge.baseline, is_simulated)
+    name = models[0] if models else ""
+    return OwnJudge(name, annotator, judge.baseline, is_simulated, bool(endpoints))
 
 
 def another_judge(
     published: PublishedJudge, judge: BaseJudge, served: Set[str] = frozenset()
 ) -> str:
-    """In words what is another: the model (as it is asked for, or as servers named it: `served`), how
+    """In words what is another: the model (as it is asked for, and as servers named it: `served`), how
     it was asked, or the baseline; empty where all that is published of it is the same."""
     own = own_judge(judge)
     different = []
-    if published.model not in (None, own.model) and served != {published.model}:
-        different.append(f"{published.model} judged the published number, {own.model} ours")
+    if published.model is not None and not _is_judge(published.model, own, served):
+        ours = own.model
+        if own.is_asked and served - {own.model}:
+            ours = f"{' and '.join(sorted(served))} (asked for as {own.model})"
+        different.append(f"{published.model} judged the published number, {ours} ours")
     if published.annotator not in (None, own.annotator):
         different.append(f"it was judged by {published.annotator}, ours by {own.annotator}")
     if published.baseline is not None and not _is_baseline(published.baseline, own.reference):
         against = own.baseline or "nothing"
         different.append(f"it was judged against {published.baseline}, ours against {against}")
     return "; ".join(different)
+
+
+def _is_judge(model: str, own: OwnJudge, served: Set[str]) -> bool:
+    if served == {model}:
+        return True
+    return model == own.model and (
+        not own.is_asked or all(is_snapshot(name, own.model) for name in served)
+    )
+
+
+def is_snapshot(served: str, asked: str) -> bool:
+    """Whether a server's name for a model is the one asked for, or that of a dated snapshot of it:
+    `gpt-4-0613` of `gpt-4`, which `gpt-4-turbo` is not. Its owner's name may stand before either."""
+    if "/" not in served or "/" not in asked:
+        served, asked = served.rpartition("/")[2], asked.rpartition("/")[2]
+    served, asked = served.lower(), asked.lower()
+    model = asked.removesuffix(LATEST)
+    dated = DATED.fullmatch(served.removeprefix(model)) if served.startswith(model) else None
+    return served == asked or dated is not None
 
 
 def in_words(model: str | None, annotator: str | None, baseline: str | None) -> str:

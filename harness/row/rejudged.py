@@ -21,6 +21,10 @@ AGAINST_ITSELF = (
     "the row's own answers are the study's own (reported.outputs): they would be held against "
     "themselves"
 )
+OWN_BRIDGE = (
+    "the row's own answers are those of a bridging model (reported.bridge): it would tell of itself "
+    "what the published judge says of it"
+)
 REJUDGED = (WIN_RATE, "rubric_score", "rating")
 """Metrics of which a grade is kept for each prompt."""
 

@@ -11,6 +11,8 @@ from harness.spec.provenance import Provenance
 from harness.stats.bridge import FEWEST_PROMPTS
 
 UNREPORTED = "unreported"
+LARGEST = 10**9
+"""Of a number without a range of its own: far above any score, and its square can be computed with."""
 
 
 class PublishedJudge(Spec):
@@ -53,9 +55,9 @@ class Reported(Spec):
     """None, written `unreported`: the study's table has the cell and leaves it empty."""
     standard_error: Annotated[float, Field(ge=0)] | None = None
     """As published, in the metric's own units."""
-    judged: Annotated[int, Field(ge=0)] | None = None
+    judged: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
     """How many prompts were judged."""
-    expected: Annotated[int, Field(ge=1)] | None = None
+    expected: Annotated[int, Field(ge=1, le=LARGEST)] | None = None
     """How many there were to be judged."""
     judge: PublishedJudge | None = None
     """Who judged. Left open: reported.judge."""
@@ -145,12 +147,20 @@ class ReportedNumbers(Spec, Mapping[str, Reported]):
         return len(self.__pydantic_extra__)
 
     @model_validator(mode="after")
-    def _within_percent(self) -> "ReportedNumbers":
+    def _within_range(self) -> "ReportedNumbers":
         for metric, cell in self.items():
-            is_percentage = metric_of(metric).is_percentage
-            if is_percentage and cell.value is not None and not 0 <= cell.value <= 100:
+            of = metric_of(metric)
+            low = -LARGEST if of.lowest is None else of.lowest
+            high = LARGEST if of.highest is None else of.highest
+            if cell.value is not None and not low <= cell.value <= high:
                 raise ValueError(
-                    f"{metric} is a percentage: {cell.value:g} does not lie between 0 and 100"
+                    f"{metric}{' is a percentage' * of.is_percentage}: {cell.value:g} does not lie "
+                    f"between {low} and {high}"
+                )
+            if (cell.standard_error or 0) > high - low:
+                raise ValueError(
+                    f"{metric}: a standard error of {cell.standard_error:g} is more than the "
+                    f"{high - low} that lie between its lowest and highest value"
                 )
             if cell.judge is not None and metric_of(metric).is_loss:
                 raise ValueError(f"{metric} is a loss, which nobody judges: leave its judge out")

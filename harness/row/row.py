@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from harness.answer.answer import Answer
 from harness.gen.recipes.union import Gen
 from harness.judge.kinds.union import Judge
-from harness.row.reported import ReportedNumbers
+from harness.row.reported import LARGEST, ReportedNumbers
 from harness.row.settings import STUDIED, check_studied
 from harness.row.sources import Valued, in_use, noted, settings_of
 from harness.spec.base import NO_KEY, NOT_KEY, Data, Name, Seed, Spec
@@ -179,7 +179,7 @@ class Row(Spec):
     `train.steps` -> where its value comes from. It decides no key."""
     reported: ReportedNumbers = Field(default=ReportedNumbers(), json_schema_extra=NOT_KEY)
     """Metric -> what the study published of it; and judge, outputs, annotations: what that rests on."""
-    margins: dict[str, Annotated[float, Field(gt=0)]] = {}
+    margins: dict[str, Annotated[float, Field(gt=0, le=LARGEST)]] = {}
     """Metric -> the largest difference within which two numbers count as the same, in the metric's own
     units. Left open: 3 points for percentages; other metrics have none."""
     model: ModelSource | None = None

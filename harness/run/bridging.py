@@ -13,7 +13,7 @@ from harness.common.progress import counted
 from harness.data.records import Record, read_records, text_field
 from harness.errors import InputError, raise_all
 from harness.row.published_judge import is_named
-from harness.row.rejudged import AGAINST_ITSELF, RetiredVerdicts
+from harness.row.rejudged import AGAINST_ITSELF, OWN_BRIDGE, RetiredVerdicts
 from harness.row.reported import PublishedJudge
 from harness.spec.base import SHA256, DataPath
 from harness.spec.prompts import OutputFiles
@@ -29,6 +29,11 @@ of different models share 42 of 805 at most, and the three of one model all 805.
 SAME_ANSWERS = 0.9
 """The share from which on a row's own given answers are the study's own. It is larger: a model that was
 made as the study's was, and answers greedily, may well give many of the same."""
+OUTPUTS_JUDGED = "Give the outputs that were judged (reported.bridge, outputs)."
+NO_BRIDGE = (
+    "Leave that model out of reported.bridge. Where its answers are the study's own for the row, name "
+    "them as reported.outputs, and give the row answers of its own (eval.answer.engine)."
+)
 
 
 def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[PromptPlace, float]:
@@ -36,11 +41,11 @@ def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[
 
     Raises:
         NotFetched, DataAbsent: a file is not there.
-        InputError: as `read_verdicts`.
+        InputError: one is not the file that its spec pins, or as `read_verdicts`.
     """
     given = answer.engine.given_outputs
     assert isinstance(given, DataPath)
-    return read_verdicts(files.locate(retired.annotations), retired.judge, files.locate(given))
+    return read_verdicts(files.pinned(retired.annotations), retired.judge, files.pinned(given))
 
 
 def check_pairs(path: Path, verdicts: Set[PromptPlace], prompts: Sequence[Prompt]) -> None:
@@ -73,7 +78,8 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     # Reading it imports all readers of an audit, which no plan or table needs.
     from harness.audit.parse.judged_pairs import as_preference
 
-    answers = _answers(outputs, read_records(outputs))
+    answered = read_records(outputs)
+    answers, names = _answers(outputs, answered), _names(outputs, answered)
     texts = dict(answers)
     times = Counter(prompt for prompt, _ in answers)
     places: Counter[tuple[str, str]] = Counter()
@@ -94,7 +100,16 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
                 InputError(
                     f"{record.place(path)}: its verdict is on another output than {outputs} has for "
                     f"the prompt {prompt[0][:60]!r}",
-                    "Give the outputs that were judged (reported.bridge, outputs).",
+                    OUTPUTS_JUDGED,
+                )
+            )
+        generator = fields.get("generator_2")
+        if not (isinstance(judged, str) or generator is None or _is_one_of(names, generator)):
+            faults["generator"].append(
+                InputError(
+                    f"{record.place(path)}: it has no output (output_2), and that of {generator!r:.60} "
+                    f"was judged (generator_2): neither {outputs} nor its `generator` is called so",
+                    OUTPUTS_JUDGED,
                 )
             )
         preference, _ = as_preference(fields.get("preference"))
@@ -126,19 +141,24 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     return verdicts
 
 
-def check_distinct(answer: Answer, files: Files, others: dict[Path, Texts]) -> None:
+def check_distinct(
+    answer: Answer, files: Files, others: dict[Path, Texts], row: Texts | None = None
+) -> None:
     """Look whether a bridging model's answers are another's: of as many prompts as a bridge needs, or
     more, SAME_MODEL of them. `others`: those of the models before it, to which its own are added.
+    `row`: the row's own given answers, which they are no more to be.
 
     Raises:
         NotFetched, DataAbsent: its file is not there.
-        InputError: they are, or its file cannot be read.
+        InputError: they are, or its file cannot be read, or is not the one that its spec pins.
     """
     given = answer.engine.given_outputs
     assert isinstance(given, DataPath)
-    outputs, texts = files.locate(given), given_texts(given, files)
+    outputs, texts = files.pinned(given), given_texts(given, files)
     copies = {other: alike(texts, theirs) for other, theirs in others.items()}
     others[outputs] = texts
+    if text := against_itself(row or {}, texts, OWN_BRIDGE, FEWEST_PROMPTS):
+        raise InputError(f"{outputs}: {text}", NO_BRIDGE)
     for other, (same, shared) in copies.items():
         if shared >= FEWEST_PROMPTS and same >= SAME_MODEL * shared:
             raise InputError(
@@ -153,23 +173,23 @@ def given_texts(given: DataPath | OutputFiles, files: Files) -> Texts:
 
     Raises:
         NotFetched, DataAbsent: a file is not there.
-        InputError: one cannot be read.
+        InputError: one cannot be read, or is not the one that its spec pins.
     """
     if isinstance(given, OutputFiles):
-        places = {name: _at(files.locate(file)) for name, file in given.files.items()}
+        places = {name: _at(files.pinned(file)) for name, file in given.files.items()}
         path, records = given_records(OutputFiles(files=places, output=given.output))
     else:
-        path, records = given_records(_at(files.locate(given)))
+        path, records = given_records(_at(files.pinned(given)))
     return {prompt: _words(text) for prompt, text in _answers(path, records)}
 
 
-def against_itself(own: Texts, theirs: Texts) -> str:
-    """That a row's own given answers are those which the study published for it, SAME_ANSWERS of them,
-    in words; empty where they are not."""
+def against_itself(own: Texts, theirs: Texts, what: str = AGAINST_ITSELF, fewest: int = 1) -> str:
+    """That a row's own given answers are those which the study published for it, or a bridging model's
+    (`what`), SAME_ANSWERS of `fewest` or more; empty where they are not."""
     same, shared = alike(own, theirs)
-    if not shared or same < SAME_ANSWERS * shared:
+    if shared < fewest or same < SAME_ANSWERS * shared:
         return ""
-    return f"{AGAINST_ITSELF} ({same} of {shared} answers are the same, but for white space)"
+    return f"{what} ({same} of {shared} answers are the same, but for white space)"
 
 
 def alike(texts: Texts, others: Texts) -> tuple[int, int]:
@@ -191,6 +211,18 @@ def _answers(outputs: Path, records: Sequence[Record]) -> list[tuple[tuple[str, 
         )
         for r in records
     ]
+
+
+def _names(outputs: Path, records: Sequence[Record]) -> set[str]:
+    """What the outputs are called: as their records say, and as the file and its folders are."""
+    generators = (record.fields.get("generator") for record in records)
+    return {str(outputs), *(name for name in generators if isinstance(name, str))}
+
+
+def _is_one_of(names: Set[str], generator: object) -> bool:
+    return isinstance(generator, str) and any(
+        is_named(generator, name) or is_named(name, generator) for name in names
+    )
 
 
 def _words(text: str) -> str:
@@ -216,7 +248,13 @@ def _faults_of_judge(
         ("baseline", "generator_1", baseline),
     ):
         found = fields.get(field)
-        if wanted is None or not isinstance(found, str) or is_named(wanted, found):
+        if wanted is None or field not in fields:
+            continue
+        if not isinstance(found, str):
+            message = f"{place}: `{field}` must be a name, not {found!r:.60}"
+            yield name, InputError(message, "Give the verdicts as the judge's package wrote them.")
+            continue
+        if is_named(wanted, found):
             continue
         if name == "baseline" and is_named(found, wanted):  # named as the file that it stands in
             continue

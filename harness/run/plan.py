@@ -32,7 +32,7 @@ from harness.artefact.store import FAILED, Artefact, MadeOfAnother, Store
 from harness.common.commands import harness
 from harness.common.executor_names import IN_IMAGES
 from harness.common.progress import counted
-from harness.errors import HarnessError, InputError, NotFetched
+from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.gen.recipe import Recipe
 from harness.judge.judge import BaseJudge
 from harness.llm.estimate import Estimate
@@ -40,6 +40,7 @@ from harness.llm.prices import Prices
 from harness.row.load import LoadedRow, load_rows
 from harness.row.rejudged import (
     AGAINST_ITSELF,
+    OWN_BRIDGE,
     RetiredVerdicts,
     bridge_rows,
     judges_published,
@@ -53,6 +54,7 @@ from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel, ModelSource
 from harness.spec.prompts import OutputFiles, PromptSet
 from harness.spec.train import Quantization, Train
+from harness.stats.bridge import FEWEST_PROMPTS
 from harness.train import checkpoints
 
 if TYPE_CHECKING:
@@ -375,17 +377,21 @@ class RowPlan:
 
     @cached_property
     def against_itself(self) -> str:
-        """That the row's own answers, which are given, are the study's own, in words; empty where they
-        are not. What a model answered for the row may be the same: it was reproduced."""
-        if self.published is None:
-            return AGAINST_ITSELF if judges_published(self.row) else ""
-        own, theirs = (
-            [s for s in plan.own if s.stage == "answer"] for plan in (self, self.published)
-        )
-        if {s.id for s in own} & {s.id for s in theirs}:
+        """That the row's own answers, which are given, are the study's own, or a bridging model's, in
+        words; empty where they are not. What a model answered for the row may be the same: it was
+        reproduced."""
+        if self.published is None and judges_published(self.row):
             return AGAINST_ITSELF
-        found = (against_itself(_given_texts(o), _given_texts(t)) for o in own for t in theirs)
-        return next(filter(None, found), "")
+        own = [s for s in self.own if _has_given(s)]
+        texts, ids = [_given_texts(s) for s in own], {s.id for s in own}
+        for other in self.beside() if own else ():
+            of = (OWN_BRIDGE, FEWEST_PROMPTS) if other is not self.published else (AGAINST_ITSELF,)
+            for stage in filter(_has_given, other.own):
+                theirs = _given_texts(stage)
+                found = (against_itself(mine, theirs, *of) for mine in texts)
+                if text := of[0] if stage.id in ids else next(filter(None, found), ""):
+                    return text
+        return ""
 
     def beside(self) -> "list[RowPlan]":
         """What the row's judge judges beside the row."""
@@ -479,6 +485,8 @@ class Planner:
             plan.published = self.plan(published)
         for bridging in bridge_rows(loaded):
             other = self.plan(bridging.loaded)
+            with contextlib.suppress(DataAbsent):  # it is in no key
+                self.files.digest(bridging.retired.annotations)
             for stage in other.final():
                 stage.retired = bridging.retired
             plan.bridge.append(other)
@@ -748,6 +756,10 @@ def engine_of(params: Mapping[str, Any]) -> BaseEngine | None:
     if answer is not None:
         return answer.engine
     return judge.asked_engine if judge is not None else None
+
+
+def _has_given(stage: StagePlan) -> bool:
+    return stage.stage == "answer" and stage.params["answer"].engine.given_outputs is not None
 
 
 def _given_texts(stage: StagePlan) -> Texts:

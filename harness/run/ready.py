@@ -39,6 +39,7 @@ from harness.row.rejudged import (
 from harness.row.row import Row
 from harness.run import training_data
 from harness.run.bridging import (
+    NO_BRIDGE,
     Texts,
     against_itself,
     check_distinct,
@@ -104,9 +105,11 @@ def _of_row(name: str) -> Iterator[None]:
 
 
 def check_own(plan: RowPlan) -> None:
-    """Raises InputError for a row whose own answers are what it would be held against."""
-    if plan.published is not None and plan.against_itself:
-        raise InputError(f"row {plan.row.row}: {plan.against_itself}", GIVE_OWN)
+    """Raises InputError for a row whose own answers are what it would be held against, or bridged
+    by."""
+    if plan.beside() and plan.against_itself:
+        hint = GIVE_OWN if plan.published is not None else NO_BRIDGE
+        raise InputError(f"row {plan.row.row}: {plan.against_itself}", hint)
 
 
 def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor: str) -> None:
@@ -257,6 +260,10 @@ def check_beside(loaded: LoadedRow, files: Files) -> None:
         with looking("reported", "outputs"):
             _check_reads("answer", {"answer": published.row.answer}, files, {})
     models: dict[Path, Texts] = {}
+    mine: Texts = {}
+    own = loaded.row.answer.engine.given_outputs if loaded.row.answer is not None else None
+    with contextlib.suppress(InputError):  # which the answer stage tells
+        mine = given_texts(own, files) if own is not None else {}
     for number, bridging in enumerate(bridge_rows(loaded)):
         answer = bridging.loaded.row.answer
         assert answer is not None
@@ -266,7 +273,7 @@ def check_beside(loaded: LoadedRow, files: Files) -> None:
         with looking(*place, "annotations"):
             _check_bridge(bridging.retired, answer, files, {})
         with looking(*place, "outputs"):
-            check_distinct(answer, files, models)
+            check_distinct(answer, files, models, mine)
     raise_all(faults)
 
 

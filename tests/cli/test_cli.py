@@ -819,7 +819,7 @@ def test_rows_that_were_never_run_are_counted_and_left_out_of_every_form(place: 
     of_table = "2 rows without a result are left out"
     of_all = (
         "3 rows without a result are left out; 1 of them could not be looked up, as what the spec "
-        "names is not there: lost"
+        "names is not there, or is another file: lost"
     )
     told = command("table")
     assert f"{of_all} (--all shows them all)\n" in told.stdout

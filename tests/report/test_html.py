@@ -294,7 +294,7 @@ def test_a_row_that_cannot_be_looked_up_is_told_of_as_such(tmp_path: Path) -> No
     write_row(tmp_path / "specs", "waiting", train={"steps": 2})
     assert command("report").stdout.endswith(
         "; 2 rows of which nothing is made yet are left out; 1 of them could not be looked up, as what "
-        "the spec names is not there: lost (--all shows them all)\n"
+        "the spec names is not there, or is another file: lost (--all shows them all)\n"
     )
 
 

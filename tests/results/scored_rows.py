@@ -16,6 +16,8 @@ class Scored(InstantExecutor):
     """Each judging that is run takes the next preferences, and scores them as a judge stage does."""
 
     cost: Mapping[str, int] = {}
+    served: Sequence[str] = ()
+    """What its server calls the judge."""
 
     def __init__(self, *judgings: Preferences, simulated: bool = False) -> None:
         super().__init__()
@@ -35,6 +37,7 @@ class Scored(InstantExecutor):
             metrics={"win_rate": win_rate_metric(describe(preferences), len(preferences))},
             simulated=["judge"] if self.simulated else [],
             cost=dict(self.cost),
+            used={"served_models": list(self.served)},
         )
         (job.folder / RESULT_FILE).write_text(json.dumps(result.to_json()))
 

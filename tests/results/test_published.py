@@ -102,6 +102,23 @@ def test_published_files_that_are_there_are_audited_on_a_volume_that_cannot_be_w
     assert "cannot be written by user" in refused.stderr
 
 
+@pytest.mark.parametrize("name", ["annotations.json", "model_outputs.json"])
+def test_a_published_file_that_was_edited_is_not_audited(
+    tmp_path: Path, study: Path, mirror: FileServer, name: str
+) -> None:
+    annotations = published(mirror, study / "annotations.json")
+    outputs = published(mirror, study / "model_outputs.json")
+    spec = spec_of(tmp_path, win_rate=30.0, annotations=annotations, outputs=outputs)
+    assert audited(tmp_path, spec).exit_code == 0
+    (path,) = (tmp_path / "runs" / "files").rglob(name)
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes().replace(b"2.0", b"1.0") + b" ")
+    result = audited(tmp_path, spec)
+    assert result.exit_code == 2
+    assert f"{path} is not the file that the spec means" in sentence(result)
+    assert "It was changed after it was fetched." in sentence(result)
+
+
 def test_another_number_than_the_published_verdicts_give_is_told_and_exits_1(
     tmp_path: Path, study: Path, mirror: FileServer
 ) -> None:

@@ -213,10 +213,10 @@ def test_a_metric_that_the_rows_judge_does_not_give_is_a_fault_with_those_that_i
     write_row(folder, "a", eval=part, gen=None, train=None, reported={"elo": {"value": 1100}})
     (fault,) = faults("a.yaml")
     assert fault.endswith(f"reported.elo: the row gives no such metric. It gives: {given}")
-    reported = dict.fromkeys(given.split(", "), 3)
+    reported = dict.fromkeys(given.split(", "), 2)
     write_row(folder, "a", eval=part, gen=None, train=None, reported=reported)
     (loaded,) = load_rows([Path("a.yaml")])
-    assert {cell.value for cell in loaded.row.reported.values()} == {3}
+    assert {cell.value for cell in loaded.row.reported.values()} == {2}
 
 
 def test_a_misspelt_metric_is_told_the_nearest_one_where_it_stands(folder: Path) -> None:
@@ -322,8 +322,17 @@ def test_merge_keys_and_keys_that_are_no_words_are_refused(folder: Path) -> None
         ("win_rate/koala: -1", "win_rate/koala is a percentage: -1 does not lie"),
         ("win_rate: {value: 30, judged: 806, expected: 805}", "judged is 806, more than the 805"),
         ("win_rate: {value: 30, judged: 0, expected: 805}", "judged is 0: no prompt was judged"),
+        ("win_rate: {value: 30, standard_error: 1.0e+300}",
+         "win_rate: a standard error of 1e+300 is more than the 100 that lie between its lowest and"),
+        ("rating: 11", "rating: 11 does not lie between 1 and 10"),
+        ("rating: {value: 7, standard_error: 9.5}", "a standard error of 9.5 is more than the 9 that"),
+        ("held_out_loss: 1.0e+200", "held_out_loss: 1e+200 does not lie between -1000000000 and 1000"),
+        ("held_out_loss: {value: 2, standard_error: 1.0e+200}", "a standard error of 1e+200 is more"),
+        (f"win_rate: {{value: 30, expected: {10**400}}}", "less than or equal to 1000000000"),
+        (f"win_rate: {{value: 30, judged: {10**400}}}", "less than or equal to 1000000000"),
+        ("win_rate: 30\nmargins:\n  win_rate: 1.0e+300", "less than or equal to 1000000000"),
     ],
-)
+)  # fmt: skip
 def test_reported_numbers_that_cannot_be_are_faults(folder: Path, cell: str, fault: str) -> None:
     assert any(fault in one for one in faults_of(f"{WHOLE}reported:\n  {cell}\n"))
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.artefact.keys import Files
-from harness.errors import DataAbsent, InputError
+from harness.common.progress import counted
+from harness.errors import DataAbsent, InputError, NotFetched
 from harness.results.verdict.evidence import Evidence, gather
 from harness.results.verdict.outlook import NOTHING, PERCENT, Bridge, Outlook
 from harness.results.verdict.sides import (
@@ -121,21 +122,24 @@ def in_their_terms(
     reported_span: ScoreSpan,
     margin: float,
 ) -> tuple[InTheirTerms, Interval, Outlook] | None:
-    """None where no bridging model has been judged.
+    """None where no bridging model has been judged. A bridge is of all models that are named: of what
+    happens to be there anyone could choose.
 
     Ours enters with all that `difference_interval` has of it, as if the other side's error were 0; that
     of the published number is added after the bridge.
 
     Raises:
         InputError: the published judge's verdicts are not those on the bridging model's outputs, or
-            these are another bridging model's.
+            these are another bridging model's, or a model lacks something.
         Damaged: an artefact was changed.
     """
-    found = _bridging(row_plan, None)
-    if not found:
+    if not any(stage.artefact for plan in row_plan.bridge for stage in plan.final()):
         return None
+    found, lacking = _bridging(row_plan, None)
+    if lacking:
+        raise InputError(_in_words(lacking, len(row_plan.bridge)))
     models: dict[Path, Texts] = {}
-    for stage in (plan.final()[0] for plan in row_plan.bridge if plan.row.row in found):
+    for stage in (plan.final()[0] for plan in row_plan.bridge):
         if stage.planner is not None:
             check_distinct(stage.inputs["outputs"].params["answer"], stage.planner.files, models)
     shifts = tuple(shift for shift, _ in found.values())
@@ -158,36 +162,55 @@ def in_their_terms(
 
 
 def shifts_of(row_plan: RowPlan, files: Files | None = None) -> dict[str, Shift]:
-    """Bridging model's row -> how the two judges differ on it; without the models that are not judged
-    yet, or whose verdicts are not here. `files`: where a crate has them.
+    """Bridging model's row -> how the two judges differ on it; without the models that lack something.
+    `files`: where a crate has them.
 
     Raises:
         InputError, Damaged: as `in_their_terms`.
     """
-    return {row: shift for row, (shift, _) in _bridging(row_plan, files).items()}
+    return {row: shift for row, (shift, _) in _bridging(row_plan, files)[0].items()}
 
 
 def _bridging(
     row_plan: RowPlan, files: Files | None
-) -> dict[str, tuple[Shift, frozenset[PromptPlace]]]:
-    """With each shift the prompts that the published judge has judged."""
+) -> tuple[dict[str, tuple[Shift, frozenset[PromptPlace]]], dict[str, str]]:
+    """With each shift the prompts that the published judge has judged; and the rows of models that lack
+    something, with what, and what brings it."""
     found = {plan.row.row: _shift(plan, files) for plan in row_plan.bridge}
-    return {row: shift for row, shift in found.items() if shift is not None}
+    lacking = {row: shift for row, shift in found.items() if isinstance(shift, str)}
+    return {r: shift for r, shift in found.items() if not isinstance(shift, str)}, lacking
 
 
-def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, frozenset[PromptPlace]] | None:
+def _in_words(lacking: dict[str, str], of: int) -> str:
+    models: dict[str, list[str]] = {}
+    for row, what in lacking.items():
+        models.setdefault(what, []).append(row)
+    parts = "; ".join(f"{', '.join(rows)} {what}" for what, rows in models.items())
+    return (
+        f"it is not whole, {len(lacking)} of its {counted(of, 'model')} cannot be used yet: {parts}"
+    )
+
+
+def _shift(plan: RowPlan, files: Files | None) -> tuple[Shift, frozenset[PromptPlace]] | str:
+    """Or what it lacks."""
+    if not all(stage.artefact for stage in plan.final()):
+        return "not judged (harness run SPEC)"
     evidence = gather(plan.row, WIN_RATE, plan.final(), every_grade=True)
     if evidence is None or not evidence.grades:
-        return None
+        return "judged on no prompt (it is no bridge)"
     today = mean_grades(list(evidence.grades.values()))
     stage = plan.final()[0]
     files = files or (stage.planner.files if stage.planner else None)
     assert files is not None
     assert stage.retired is not None
     try:
-        retired = verdicts_of(stage.retired, stage.inputs["outputs"].params["answer"], files)
-    except DataAbsent:
-        return None
+        answer = stage.inputs["outputs"].params["answer"]
+        retired = verdicts_of(stage.retired, answer, files)
+    except DataAbsent as e:
+        file = stage.retired.annotations
+        way = "harness fetch SPEC" if isinstance(e, NotFetched) else "--inputs DIR"
+        name = file.file_name if file.url else file.name  # without this machine's folders
+        return f"without the published judge's verdicts, {name} ({way})"
     both = [place for place in today if place in retired]
     if len(both) < FEWEST_PROMPTS:
         raise InputError(

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from harness.row.load import load_rows
-from harness.row.published_judge import another_judge
-from tests.helpers import command
-from tests.results.scored_rows import scored_row, wins
+from harness.row.published_judge import another_judge, is_snapshot
+from tests.helpers import command, evaluation
+from tests.results.scored_rows import Scored, scored_row, wins
 
 SAME = {"model": "judge", "annotator": "preference", "baseline": "prompts"}
 SHA = "0" * 64
@@ -99,6 +99,73 @@ def test_the_judge_that_the_server_named_counts_as_much_as_the_one_asked_for(
     assert another_judge(published, judge)
     assert not another_judge(published, judge, {"judge-0613"})
     assert another_judge(published, judge, {"judge-0613", "judge-1106"})
+
+
+@pytest.mark.parametrize(
+    ("asked", "served", "same"),
+    [
+        ("gpt-4", "gpt-4-0613", True),
+        ("gpt-4o", "gpt-4o-2024-08-06", True),
+        ("openai/gpt-4o", "GPT-4o", True),
+        ("gemini-1.5-pro-latest", "gemini-1.5-pro-002", True),
+        ("claude-3-opus", "claude-3-opus@20240229", True),
+        ("gpt-4", "gpt-4-turbo", False),
+        ("gpt-4", "gpt-4o", False),
+        ("gpt-4", "gpt-4o-2024-08-06", False),
+        ("gpt-4-0613", "gpt-4-0314", False),
+        ("a/judge", "b/judge", False),
+    ],
+)
+def test_a_dated_snapshot_of_what_is_asked_for_is_the_same_judge(
+    asked: str, served: str, same: bool
+) -> None:
+    assert is_snapshot(served, asked) == same
+
+
+@pytest.mark.parametrize("served", ["something-else-2026", "judge-x2", "judge"])
+@pytest.mark.parametrize("value", [40.0, 90.0])
+def test_a_model_that_answers_in_place_of_the_judge_is_another_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: str, value: float
+) -> None:
+    monkeypatch.setattr(Scored, "served", [served])
+    spec = row_of(tmp_path, "judge-x", value)
+    why = f"judge-x judged the published number, {served} (asked for as judge-x) ours"
+    (metric,) = json.loads(verified(tmp_path, spec, "--json").output)["metrics"]
+    assert (metric["verdict"], metric["reason"]) == ("not comparable: another judge", why)
+    assert metric["ours"]["served_models"] == [served]
+    result = verified(tmp_path, spec)
+    assert result.exit_code == 4
+    text = " ".join(result.output.split())
+    assert f"whose server says that {served} answered" in text
+    assert "to decide it in the row's judge the name of the model that answered, and the" in text
+    assert why in table(tmp_path, spec, "csv")
+
+
+def test_an_alias_is_its_dated_snapshot_and_verify_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scored, "served", ["judge-x-0613"])
+    result = verified(tmp_path, row_of(tmp_path, "judge-x"))
+    assert result.exit_code == 0
+    text = " ".join(result.output.split())
+    assert "against prompts.jsonl, whose server says that judge-x-0613 answered" in text
+
+
+def test_another_snapshot_than_the_published_one_is_another_judge(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Scored, "served", ["judge-0314"])
+    result = verified(tmp_path, row_of(tmp_path, "judge-0613"))
+    assert result.exit_code == 4
+    assert "judge-0314 (asked for as judge-0613) ours" in " ".join(result.output.split())
+
+
+def row_of(folder: Path, model: str, value: float = 40.0) -> Path:
+    """A row whose judge and published judge are asked for by the same name."""
+    parts = evaluation(folder / "specs")
+    parts["judge"]["judge"]["model"] = model
+    cell = {"value": value, "standard_error": 0.3, "judge": SAME | {"model": model}}
+    return scored_row(folder, wins(1600, 4000), reported={"win_rate": cell}, eval=parts)
 
 
 def test_tables_and_the_report_say_another_judge_and_why(tmp_path: Path) -> None:

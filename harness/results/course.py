@@ -346,7 +346,8 @@ def _of(loaded: LoadedRow, root: Path, document: str) -> Iterator[Course]:
         if name == loaded.row.row or isinstance(course, CourseChanged):
             continue
         terms, cell = course.terms, loaded.row.reported.get(course.terms.metric)
-        if terms.document == document and cell and terms.reported in (None, numbers_of(cell)):
+        value = (terms.reported or {}).get("value", cell and cell.value)
+        if terms.document == document and cell and cell.value == value:
             yield course
 
 

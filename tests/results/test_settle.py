@@ -173,6 +173,10 @@ def test_a_course_is_the_rows_whatever_the_row_or_its_file_is_called(tmp_path: P
         assert (again.course.path, again.course.looks) == (path, found.course.looks)
     options = ("--specs", tmp_path / "specs", "--volume", tmp_path / "runs")
     assert "kept: all of" not in command("gc", *options).output
+    two.write_text(two.read_text().replace("standard_error: 0.3", "standard_error: 0.31"))
+    assert lines(tmp_path / "runs", two)[0].cells.verdict == "inconclusive"
+    with pytest.raises(InputError, match="row one was begun with margin 3, 5 looks and a reported"):
+        settler(tmp_path, two)
     # With another reported number it is about something else, unless it is the same row.
     two.write_text(two.read_text().replace("value: 40.0", "value: 40.1"))
     (line,) = lines(tmp_path / "runs", two)

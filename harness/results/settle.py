@@ -53,7 +53,7 @@ from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed, assess, margin_of
 from harness.row.load import LoadedRow
 from harness.row.published_judge import another_judge
-from harness.row.rejudged import WIN_RATE, is_rejudged
+from harness.row.rejudged import WIN_RATE, bridge_rows, is_rejudged
 from harness.row.twin import SUFFIX
 from harness.run import ready
 from harness.run.executors import Executor, waiting
@@ -96,6 +96,8 @@ class Settler:
             )
         plan = planner.plan(bare(loaded))
         ready.check_own(plan)
+        for model in bridge_rows(loaded):
+            planner.files.digest(model.retired.annotations)  # else a look would be spent on it
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
         fixed = tuple(levels(looks))
         number = numbers_of(cell)

@@ -36,8 +36,9 @@ def verdicts_of(retired: RetiredVerdicts, answer: Answer, files: Files) -> dict[
 
     Raises:
         NotFetched, DataAbsent: a file is not there.
-        InputError: as `read_verdicts`.
+        InputError: as `read_verdicts`; the verdicts are not those that the spec pins.
     """
+    files.digest(retired.annotations)  # no stage reads them, so that nothing else has looked
     given = answer.engine.given_outputs
     assert isinstance(given, DataPath)
     return read_verdicts(files.locate(retired.annotations), retired.judge, files.locate(given))

@@ -805,6 +805,11 @@ def test_the_published_judges_verdicts_stay_the_same_from_the_first_look_on(tmp_
         settle(tmp_path, spec)
     with pytest.raises(InputError, match=refused):
         settler(tmp_path, swapped)
+    before.write_text(json.dumps(rows))
+    with pytest.raises(
+        InputError, match=r"m3-annotations\.json is not the file that the spec means"
+    ):
+        settler(tmp_path, spec)
 
 
 def test_what_a_larger_sample_took_the_place_of_stays_paid(

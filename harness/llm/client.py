@@ -85,6 +85,7 @@ class Client:
                 client._check_price()
             for client in self._all:
                 await client._connect()
+            self.transcript.reserve(sum(client.endpoint.concurrency for client in self._all))
             self._interrupts = Interrupts([client._live for client in self._all])
             self._close.callback(self._interrupts.close)
         except BaseException:

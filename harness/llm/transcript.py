@@ -1,5 +1,7 @@
 """The transcript: one JSON line per teacher or judge call, written as soon as it is answered."""
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +19,11 @@ Asked = tuple[str, str]
 
 CallPlace = tuple[str, int]
 """A request's digest and, for requests repeated word for word, which of them it is (0, 1, ...)."""
+
+CALL_ROOM = 64 * 1024
+"""Bytes that are kept free for the record of a call in flight: a long prompt, its reply and more."""
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def digest_of(request: Mapping[str, object]) -> str:
@@ -52,6 +59,7 @@ class Transcript:
         self._lines: dict[CallPlace, int] = {}
         self._positions: dict[CallPlace, int] = {}
         self._occurrences: dict[str, int] = {}
+        self._spare = path.with_name(path.name + ".spare")
         try:
             if read_only:
                 self._file = path.open("rb", buffering=0)
@@ -113,20 +121,43 @@ class Transcript:
         span = self._answered.get(place)
         return None if span is None else self._read(*span)
 
+    def reserve(self, calls: int) -> None:
+        """Keep room for the records of so many calls until `close`: those that are in flight when the
+        disk is full are paid for.
+
+        Raises:
+            HarnessError: there is no room for them.
+        """
+        try:
+            self._spare.write_bytes(bytes(calls * CALL_ROOM))
+        except OSError as e:
+            self._give_room()
+            if e.errno in FULL:
+                raise self._no_access(e) from None
+
     def append(self, record: CallRecord) -> None:
         """Write one call's record to the end of the file.
 
         Raises:
             HarnessError: the disk is full or the file cannot be written; the file then ends with
-                the last whole record.
+                the last whole record, which is this one where room was kept for it.
         """
         line = json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"
+        failure: OSError | None = None
         try:
             self._write(line)
         except OSError as e:
-            raise self._no_access(e) from None
+            failure = e
+            if e.errno not in FULL or not self._give_room():
+                raise self._no_access(e) from None
+            try:
+                self._write(line)
+            except OSError:
+                raise self._no_access(e) from None
         self._note(record, self._end, len(line))
         self._end += len(line)
+        if failure is not None:
+            raise self._no_access(failure)
 
     def finish(self) -> None:
         """Sort the file by the order in which the calls were asked, and make it durable."""
@@ -164,6 +195,15 @@ class Transcript:
     def close(self) -> None:
         """Leave the file as it is; a later try finds every answered call in it."""
         self._file.close()
+        if not self._read_only:
+            self._give_room()
+
+    def _give_room(self) -> bool:
+        """Whether there was any kept."""
+        with contextlib.suppress(OSError):
+            self._spare.unlink()
+            return True
+        return False
 
     def _read_existing(self) -> int:
         self._file.seek(0)

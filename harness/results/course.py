@@ -1,6 +1,8 @@
 """The looks that `harness settle` has taken at a row, and their terms, as they stand on the volume."""
 
+import itertools
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,13 +18,18 @@ from harness.results.verdict.forecast import DECIDED
 from harness.results.verdict.sides import KINDS
 from harness.results.verdict.verdict import Weighed
 from harness.row.load import LoadedRow
-from harness.row.rejudged import bridge_rows
+from harness.row.rejudged import WIN_RATE, bridge_rows
 from harness.row.reported import Reported
 from harness.row.row import Replicates
 from harness.run.plan import RowPlan
 from harness.stats import spending
 
 FOLDER = "settle"
+SEEDS = 2**32
+"""So many there are, see `harness.spec.base.Seed`."""
+
+
+ANEW = "To begin anew, with all chances to err counted anew, move the file away."
 
 
 class CourseChanged(InputError, Unusable):
@@ -42,6 +49,19 @@ class Terms:
     rule: str
     reported: dict[str, Any] | None = None
     """See `numbers_of`; None: written before it stood here."""
+    annotations: list[str | None] | None = None
+    """See `annotations_of`; None: written before they stood here."""
+
+    @property
+    def digest(self) -> str:
+        """Of what it is about, whatever the row is called."""
+        return digest_of([self.metric, self.document])[:16]
+
+    def completed(self, now: "Terms") -> "Terms":
+        """With what was not written down yet when it began, as it stands now, from now on."""
+        annotations = now.annotations if self.annotations is None else self.annotations
+        reported = self.reported or now.reported
+        return replace(self, reported=reported, annotations=annotations)
 
 
 @dataclass
@@ -115,7 +135,9 @@ def _seeds(named: list[int] | None, single: int | None, count: int) -> list[int]
     if named is None and (single is None or count == 1):
         return None
     seeds = named or [single or 0]
-    return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + count - len(seeds))]
+    following = itertools.chain(range(max(seeds) + 1, SEEDS), range(SEEDS))
+    free = (seed for seed in following if seed not in seeds)
+    return [*seeds, *itertools.islice(free, max(0, count - len(seeds)))]
 
 
 def _several(replicates: Replicates) -> dict[str, Any]:
@@ -134,6 +156,12 @@ def counts_of(loaded: LoadedRow) -> Counts:
 def numbers_of(cell: Reported) -> dict[str, Any]:
     """Of a published number all that a verdict is made of."""
     return cell.model_dump(include={"value", "standard_error", "judged", "expected"})
+
+
+def annotations_of(loaded: LoadedRow, metric: str) -> list[str | None]:
+    """sha256 of the published judge's verdicts on each bridging model, which no stage reads."""
+    bridging = bridge_rows(loaded) if metric == WIN_RATE else ()
+    return [model.retired.annotations.sha256 for model in bridging]
 
 
 def of_reported(terms: Terms) -> str:
@@ -163,30 +191,46 @@ class Course:
     owned: list[str] = field(default_factory=list)
     """Keys of the artefacts that were there before it began, which it has not paid for."""
     looks: list[Look] = field(default_factory=list)
+    paid: dict[str, float] = field(default_factory=dict)
+    """Key of a stage -> dollars that it cost, each time that it was made."""
+    pending: dict[str, float] = field(default_factory=dict)
+    """Key of a stage that is not made whole -> dollars: what it has paid where it ended in order, else
+    what it was to cost."""
+    lost: float | None = 0.0
+    """Dollars for what was removed before `paid` was written; None: not worked out yet."""
 
     @classmethod
     def of(cls, terms: Terms, root: Path, loaded: LoadedRow) -> "Course":
-        """The one that was begun for the row and metric, with whatever replicates, or a new one.
+        """The one that was begun for the row and metric, with whatever replicates and under whatever
+        name, or a new one.
 
         Raises:
             InputError: a file of the row was changed, or it was begun on other terms, or it cannot be
                 told whether it is of the row as it stands.
         """
-        for course in courses(root, terms.row):
+        for course in _of(loaded, root, terms.document):
             before = course.terms
             if before.metric != terms.metric:
                 continue
             if before.document == terms.document:
-                if replace(before, reported=before.reported or terms.reported) != terms:
+                completed = before.completed(terms)
+                now = replace(terms, row=before.row)
+                if replace(completed, annotations=now.annotations) != now:
                     raise InputError(
-                        f"{course.path}: row {terms.row} was begun with margin {before.margin:g}, "
+                        f"{course.path}: row {before.row} was begun with margin {before.margin:g}, "
                         f"{len(before.levels)} looks{of_reported(before)}, which are fixed from then "
                         "on",
-                        f"Give the same (--looks {len(before.levels)}); more --usd may be given. To "
-                        "begin anew, with all chances to err counted anew, move the file away.",
+                        f"Give the same (--looks {len(before.levels)}); more --usd may be given. "
+                        f"{ANEW}",
+                    )
+                if completed != now:
+                    raise InputError(
+                        f"{course.path}: row {before.row} was begun with other verdicts of the "
+                        "published judge (reported.bridge, annotations), which are fixed from then on",
+                        f"Give the same. {ANEW}",
                     )
                 # Without it the keys say that it began with one run of each.
-                return replace(course, begun=course.begun or Begun())
+                return replace(course, terms=completed, begun=course.begun or Begun())
             if course.begun is None:
                 raise InputError(
                     f"{course.path} was written before courses were told apart by the row without its "
@@ -194,8 +238,18 @@ class Course:
                     "To begin anew, with looks and money counted anew, move the file away; what it "
                     "bought stays and is used again.",
                 )
-        name = digest_of([terms.metric, terms.document])[:16]
-        return cls(terms, root / FOLDER / f"{terms.row}-{name}.json", Begun.by(loaded))
+        return cls(terms, root / FOLDER / f"{terms.row}-{terms.digest}.json", Begun.by(loaded))
+
+    @property
+    def usd(self) -> float:
+        """Dollars spent, as far as they are written down."""
+        spent = math.fsum([*self.paid.values(), *self.pending.values(), self.lost or 0.0])
+        return max([spent, *(look.usd for look in self.looks)])
+
+    def pay(self, key: str, usd: float) -> None:
+        """Count what a stage cost, once more where it was made before."""
+        self.paid[key] = self.paid.get(key, 0.0) + usd
+        self.pending.pop(key, None)
 
     @property
     def has_ended(self) -> bool:
@@ -243,6 +297,10 @@ class Course:
             f"own verdict: {last.verdict} at look {len(self.looks)} ({100 * last.level:.6g} %, {within}"
             f"margin {terms.margin:g}{of_reported(terms)})"
         )
+        if terms.row != loaded.row.row:
+            said += f", as row {terms.row}"
+        if terms.annotations not in (None, annotations_of(loaded, terms.metric)):
+            said += "; with other verdicts of the published judge than reported.bridge names now"
         short = f"settle: {last.verdict} at look {len(self.looks)} of {len(terms.levels)}"
         name = verdict.name
         if name != last.verdict:
@@ -266,8 +324,7 @@ class Course:
 
 def files(root: Path) -> dict[Path, str]:
     """Those on a volume, each with its row's name."""
-    ending = "-0123456789abcdef.json"
-    return {path: path.name[: -len(ending)] for path in sorted((root / FOLDER).glob("*.json"))}
+    return {path: row for path, row, _ in _stored(root)}
 
 
 def courses(root: Path, row: str) -> Iterator[Course]:
@@ -276,28 +333,60 @@ def courses(root: Path, row: str) -> Iterator[Course]:
     Raises:
         CourseChanged: a file was changed.
     """
-    for path, name in files(root).items():
+    for _, name, course in _stored(root):
         if name != row:
             continue
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            course = _read(path, stored["course"])
-            is_whole = stored["sha256"] == digest_of(stored["course"])
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            is_whole = False
-        if not is_whole:
-            raise CourseChanged(
-                f"{path} is not what harness settle wrote, or another version of it did",
-                "Its terms are fixed before anything is bought. Put it back, or move it away to begin "
-                "anew.",
-            )
+        if isinstance(course, CourseChanged):
+            raise course
         yield course
+
+
+def _of(loaded: LoadedRow, root: Path, document: str) -> Iterator[Course]:
+    """Those that have the row's name, then those that were begun under another at the same stages and
+    the same published number: with another number they are about something else.
+
+    Raises:
+        CourseChanged: a file of the row's name was changed.
+    """
+    yield from courses(root, loaded.row.row)
+    for _, name, course in _stored(root):
+        if name == loaded.row.row or isinstance(course, CourseChanged):
+            continue
+        terms, cell = course.terms, loaded.row.reported.get(course.terms.metric)
+        value = (terms.reported or {}).get("value", cell and cell.value)
+        if terms.document == document and cell and cell.value == value:
+            yield course
+
+
+def _stored(root: Path) -> Iterator[tuple[Path, str, Course | CourseChanged]]:
+    """Every file, its row's name (of one that cannot be read that of the file), and what it holds."""
+    ending = "-0123456789abcdef.json"
+    for path in sorted((root / FOLDER).glob("*.json")):
+        course = _at(path)
+        name = path.name[: -len(ending)]
+        yield path, name if isinstance(course, CourseChanged) else course.terms.row, course
+
+
+def _at(path: Path) -> Course | CourseChanged:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        course = _read(path, stored["course"])
+        if stored["sha256"] == digest_of(stored["course"]):
+            return course
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return CourseChanged(
+        f"{path} is not what harness settle wrote, or another version of it did",
+        "Its terms are fixed before anything is bought. Put it back, or move it away to begin anew.",
+    )
 
 
 def _read(path: Path, content: dict[str, Any]) -> Course:
     terms = Terms(**{**content["terms"], "levels": tuple(content["terms"]["levels"])})
     begun = Begun(**content["begun"]) if "begun" in content else None
-    return Course(terms, path, begun, content["owned"], [_look(of) for of in content["looks"]])
+    paid, pending, lost = (content.get(name) for name in ("paid", "pending", "lost"))
+    looks = [_look(of) for of in content["looks"]]
+    return Course(terms, path, begun, content["owned"], looks, paid or {}, pending or {}, lost)
 
 
 def of_row(loaded: LoadedRow, plan: RowPlan | None) -> dict[str, Course]:
@@ -308,12 +397,16 @@ def of_row(loaded: LoadedRow, plan: RowPlan | None) -> dict[str, Course]:
         CourseChanged: a file was changed.
     """
     planner = plan.stages[0].planner if plan is not None and plan.stages else None
-    found = list(courses(planner.store.root, loaded.row.row)) if planner is not None else []
-    if planner is None or not found:
+    if planner is None or not files(planner.store.root):
         return {}
-    document = document_of(planner.plan(bare(loaded)))
-    known = [of for of in found if of.begun is None or of.terms.document == document]
-    return {course.terms.metric: course for course in known}
+    stripped = bare(loaded)
+    is_bare = stripped.row == loaded.row
+    document = document_of(plan if plan and is_bare else planner.plan(stripped))
+    found: dict[str, Course] = {}
+    for course in _of(loaded, planner.store.root, document):
+        if course.begun is None or course.terms.document == document:
+            found.setdefault(course.terms.metric, course)
+    return found
 
 
 def _plain(value: Any) -> Any:

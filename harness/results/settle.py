@@ -4,6 +4,7 @@ How often and at which levels it looks is written down before anything is bought
 and what a purchase is chosen by: the interval that it is expected to leave, per dollar or second.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from harness.results.course import (
     Course,
     Look,
     Terms,
+    annotations_of,
     bare,
     counts_of,
     courses,
@@ -51,7 +53,7 @@ from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed, assess, margin_of
 from harness.row.load import LoadedRow
 from harness.row.published_judge import another_judge
-from harness.row.rejudged import WIN_RATE, is_rejudged
+from harness.row.rejudged import WIN_RATE, bridge_rows, is_rejudged
 from harness.row.twin import SUFFIX
 from harness.run import ready
 from harness.run.executors import Executor, waiting
@@ -94,10 +96,15 @@ class Settler:
             )
         plan = planner.plan(bare(loaded))
         ready.check_own(plan)
+        for model in bridge_rows(loaded):
+            planner.files.digest(model.retired.annotations)  # else a look would be spent on it
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
         fixed = tuple(levels(looks))
         number = numbers_of(cell)
-        self.terms = Terms(loaded.row.row, metric, document_of(plan), margin, fixed, rule, number)
+        self.terms = Terms(
+            loaded.row.row, metric, document_of(plan), margin, fixed, rule, number,
+            annotations_of(loaded, metric),
+        )  # fmt: skip
         self._find()
         self._check_judge()
 
@@ -144,19 +151,16 @@ class Settler:
             InputError: a price is not known, or what is to be made first costs more than the budget.
             HarnessError: as `Runner.run`; the same command goes on.
         """
-        name = self.course.path.stem[-16:]
-        with self.planner.store.lock(
-            FOLDER, name, waiting(console, f"settle: {self.loaded.row.row}")
-        ):
+        message = waiting(console, f"settle: {self.loaded.row.row}")
+        with self.planner.store.lock(FOLDER, self.terms.digest, message):
             self._find()
             return self._settle(executor, console)
 
     def _settle(self, executor: Executor, console: Console) -> str:
         course, looks = self.course, self.course.looks
-        counts, what = counts_of(self.loaded), "the row as it stands"
+        counts, what = self._standing()
         if looks:
             last = looks[-1]
-            counts, what = last.next or last.counts, f"what look {len(looks)} chose"
         elif not course.path.is_file():
             plan = self._plan(counts)
             course.owned = [stage.key for stage in plan.stages if stage.artefact is not None]
@@ -174,6 +178,7 @@ class Settler:
             if purchase is None:
                 return last.verdict
             counts = last.next = purchase.counts
+            what = self._standing()[1]
         while True:
             plan = self._made(counts, what, executor, console)
             level = course.terms.levels[len(looks)]
@@ -191,21 +196,65 @@ class Settler:
             counts, what = purchase.counts, f"what look {len(looks)} chose"
             looks[-1].next = counts
 
+    def _standing(self) -> tuple[Counts, str]:
+        """The replicates that there are to be at the next look, and what they are called."""
+        looks = self.course.looks
+        if not looks:
+            return counts_of(self.loaded), "the row as it stands"
+        last, number = looks[-1], len(looks)
+        what = f"what look {number} chose" if last.next else f"what is gone of look {number}"
+        return last.next or last.counts, what
+
     def _made(self, counts: Counts, what: str, executor: Executor, console: Console) -> RowPlan:
         """The row with so many replicates, once what is not there of it is paid for and made."""
         plan = self._plan(counts)
+        to_run = [stage for stage in unique([plan]) if stage.artefact is None]
+        before = {*self.course.owned, *self.course.paid}
+        for look in self.course.looks[-1:]:
+            before |= {stage.key for stage in self._plan(look.counts).stages}
+        if again := [stage for stage in to_run if stage.key in before]:
+            price = f"{counted(len(again), 'stage')}, about {dollars(_price(again, what))}"
+            say(console, f"making again what is gone: {price}")
         self._check_budget(plan, what)
-        if any(stage.artefact is None for stage in plan.stages):
+        if to_run:
             if self.course.looks:
                 self.course.save()
             runner = Runner(self.planner.store, self.planner.files, executor, console)
             stages = runner.begin([plan])  # a start that is refused leaves no course behind
             self.course.save()
-            runner.go_through(stages, [plan])
+            runner.go_through(stages, [plan], lambda stage: self._paying(stage, plan, what))
             self.planner.files.save()
             self._plans.clear()
             foretold.cache_clear()  # what it took is what more of it is expected to take
         return self._plan(counts)
+
+    @contextlib.contextmanager
+    def _paying(self, stage: StagePlan, plan: RowPlan, what: str) -> Iterator[None]:
+        """About the making of a stage: what it may cost is written down before it, and what it cost
+        after it.
+
+        Raises:
+            InputError: what is left of the plan is now known to cost more than the budget leaves.
+        """
+        if stage.artefact is not None:
+            yield
+            return
+        course = self.course
+        self._check_budget(plan, what)
+        course.pending[stage.key] = (replace(stage).usd() or 0.0) + replace(stage).kept_usd
+        course.save()
+        try:
+            yield
+        finally:
+            if stage.artefact is not None:
+                course.pay(stage.key, _cost(stage))
+                foretold.cache_clear()  # what it took is what others of its kind are expected to take
+            elif kept := replace(stage).kept_usd:
+                course.pending[stage.key] = kept
+            else:
+                del course.pending[stage.key]
+            with contextlib.suppress(OSError):  # on a full disk it stands as it was before
+                course.save()
 
     def _next(
         self, plan: RowPlan, weighed: Weighed, counts: Counts, console: Console
@@ -243,7 +292,7 @@ class Settler:
         reach = at_best(weighed)
         if reach is not None and not reach.verdicts:
             return "nothing that can be bought would decide it"
-        spent = self._spent(plan) * bool(self.course.looks)
+        spent = self._spent(plan) * self.course.path.is_file()
         if spent > self.usd:
             over = f"{dollars(spent)} are spent, more than --usd {self.usd:g}"
             return f"{over}: it cost more than expected"
@@ -262,7 +311,8 @@ class Settler:
 
     def _check_budget(self, plan: RowPlan, what: str) -> None:
         """Also of what was chosen, or begun, when there was more money. `what`: what the plan is."""
-        new = [stage for stage in plan.stages if stage.artefact is None]
+        # As it is expected now: a stage keeps what it once was.
+        new = [replace(stage) for stage in unique([plan]) if stage.artefact is None]
         usd, spent = _price(new, what), self._spent(plan)
         if usd > max(0.0, self.usd - spent):
             left = f" leaves after the {dollars(spent)} that are spent" * (spent > 0)
@@ -273,32 +323,44 @@ class Settler:
             )
 
     def _spent(self, plan: RowPlan) -> float:
-        """Dollars that the artefacts of a plan cost, and those that an earlier look had in their place,
-        but for those that were there before, with what interrupted stages have paid; no less than at
-        the last look, whatever was removed."""
-        earlier = {look.counts for look in self.course.looks}
-        plans = [plan, *map(self._plan, earlier)] if plan.bridge else [plan]
-        stages = {s.id: s for p in plans for s in p.stages}
-        paid = [of for (_, key), of in stages.items() if key not in self.course.owned]
-        spent = math.fsum(_cost(of) if of.artefact else of.kept_usd for of in paid)
-        return max([spent, *(look.usd for look in self.course.looks)])
+        """Dollars that all stages of the course cost, each time that they were made and whatever was
+        removed since, but for those that were there before it; with what interrupted ones have paid."""
+        course, store = self.course, self.planner.store
+        plans = [plan]
+        if course.lost is None and plan.bridge:  # what a larger sample took the place of
+            plans += map(self._plan, {look.counts for look in course.looks})
+        stages = [stage for of in plans for stage in unique([of])]
+        made = {stage.key: stage for stage in stages if stage.artefact is not None}
+        for key, stage in made.items():
+            if key in course.pending or key not in {*course.owned, *course.paid}:
+                course.pay(key, _cost(stage))
+        if course.lost is None:
+            course.lost = max(0.0, course.usd - math.fsum(course.paid.values()))
+        unfinished = {stage.key: stage for stage in stages if stage.key not in made}
+        kept = {}
+        for key, stage in unfinished.items():
+            if store.work_folder(*stage.id).is_dir():
+                kept[key] = replace(stage).kept_usd
+            elif key in course.pending:
+                course.pay(key, course.pending[key])  # it was removed
+        return replace(course, pending={**course.pending, **kept}).usd
 
     def foretold(self) -> Iterator[str]:
         """The verdict as `harness verify` has it now, the terms, and what would be bought first."""
         lines = lines_of(self.spec, [self.planner])
         now = next(line.cells for line in lines if line.cells.metric == self.metric)
         yield ": ".join(filter(None, ["as it stands", now.verdict, now.verdict_reason]))
-        terms, counts, looks = self.terms, counts_of(self.loaded), self.course.looks
+        terms, looks = self.terms, self.course.looks
+        counts, what = self._standing()
+        is_begun = self.course.path.is_file()
         levels_in_words = ", ".join(f"{100 * level:.6g} %" for level in terms.levels)
         yield (
             f"margin {terms.margin:g}; {len(terms.levels)} looks at most, each with an interval of its "
             f"own level: {levels_in_words} (wider for the early looks, so that all together "
             f"err no more often than one at 95 %); bought by: {terms.rule}"
         )
-        what = "the row as it stands"
-        if looks:
-            yield f"begun: {counted(len(looks), 'look')} taken, {dollars(looks[-1].usd)} spent"
-            counts, what = looks[-1].next or looks[-1].counts, f"what look {len(looks)} chose"
+        if is_begun:
+            yield f"begun: {counted(len(looks), 'look')} taken, {dollars(self.course.usd)} spent"
         if self.course.has_ended:
             yield f"nothing: it has ended: {self._end()}"
             return
@@ -319,7 +381,7 @@ class Settler:
         reach = at_best(weighed)
         if reach is not None:
             yield reach.words
-        purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan) * bool(looks))
+        purchase = self.purchase(plan, weighed, counts, self.usd - self._spent(plan) * is_begun)
         yield f"first {purchase}" if purchase else f"nothing: {self._why(plan, weighed, counts)}"
 
     def kept(self) -> Iterator[str]:

@@ -41,6 +41,9 @@ MADE = (".jsonl", ".safetensors", "model_outputs.json")
 """Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
 
 
+Around = Callable[[StagePlan], contextlib.AbstractContextManager[object]]
+
+
 @dataclass(frozen=True)
 class Turn:
     """How a stage is run: what with, shown where, on what share of the machine, and stopped by what."""
@@ -79,22 +82,32 @@ class Runner:
         """
         self.go_through(self.begin(plans, only), plans)
 
-    def go_through(self, stages: Sequence[StagePlan], plans: Sequence[RowPlan]) -> None:
-        """Run the stages that `begin` gave, one after the other; those that another process works on
-        come last. Raises as `run`."""
+    def go_through(
+        self,
+        stages: Sequence[StagePlan],
+        plans: Sequence[RowPlan],
+        around: Around = contextlib.nullcontext,
+    ) -> None:
+        """Run the stages that `begin` gave, one after the other, each within `around` it; those that
+        another process works on come last. Raises as `run`, and what `around` does, at once."""
         failures = Failures()
         with failures.told_when_stopped():
-            self._go_through(stages, plans, failures)
+            self._go_through(stages, plans, failures, around)
         failures.tell()
 
     def _go_through(
-        self, stages: Sequence[StagePlan], plans: Sequence[RowPlan], failures: Failures
+        self,
+        stages: Sequence[StagePlan],
+        plans: Sequence[RowPlan],
+        failures: Failures,
+        around: Around,
     ) -> None:
         pending = list(stages)
         while pending:
             with contextlib.ExitStack() as stack:
                 stage, lock = self._next(pending, stack)
                 pending.remove(stage)
+                stack.enter_context(around(stage))
                 self.attempt(stage, plans, failures, lock)
 
     def attempt(

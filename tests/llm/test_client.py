@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ from harness.errors import HarnessError, InputError
 from harness.llm import faults
 from harness.llm.client import Client
 from harness.llm.reply import Reply
-from harness.llm.transcript import digest_of
+from harness.llm.transcript import CALL_ROOM, Transcript, digest_of
 from harness.sim.replies import teacher
 from harness.sim.server import start
 from harness.spec.base import Endpoint, Simulated
@@ -680,6 +681,30 @@ def test_a_full_disk_is_one_clear_message_and_leaves_whole_records(tmp_path: Pat
         assert len(records(transcript)) == 1
         _, replies = call(server.endpoint(), transcript, [ask("a"), ask("b")])
     assert [r.reused for r in replies] == [True, False]
+
+
+def test_what_is_in_flight_when_the_disk_is_full_is_kept_and_asked_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transcript, write = tmp_path / "t.jsonl", Transcript._write
+    spare, asked = tmp_path / "t.jsonl.spare", [ask(str(n)) for n in range(12)]
+
+    def full(self: Transcript, line: bytes) -> None:
+        if spare.exists():
+            assert spare.stat().st_size == 4 * CALL_ROOM
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(self, line)
+
+    monkeypatch.setattr(Transcript, "_write", full)
+    with FakeServer(echo) as server:
+        with pytest.raises(HarnessError, match=r"t\.jsonl cannot be written: No space left"):
+            call(server.endpoint(concurrency=4), transcript, asked)
+        assert not spare.exists()
+        assert len(server.requests) == len(records(transcript)) in range(1, 12)
+        monkeypatch.undo()
+        call(server.endpoint(concurrency=4), transcript, asked)
+        assert len(server.requests) == 12
+    assert list(tmp_path.iterdir()) == [transcript]
 
 
 @pytest.mark.parametrize("simulated", [True, False])

@@ -18,7 +18,7 @@ from harness.artefact.store import Damaged, Store, Unusable
 from harness.common.numbers import dollars
 from harness.errors import HarnessError, InputError
 from harness.llm.prices import Price, Prices
-from harness.results.course import counts_of
+from harness.results.course import counts_of, extended
 from harness.results.matrix import lines_of_rows
 from harness.results.purchase import Purchase
 from harness.results.settle import Settler
@@ -153,6 +153,76 @@ def test_verify_and_table_keep_to_what_the_looks_said(tmp_path: Path) -> None:
     make(tmp_path / "runs", spec, executor=Scored(*same))
     (other,) = lines(tmp_path / "runs", spec)
     assert (other.cells.verdict, other.looks) == ("reproduced", "")
+
+
+def test_a_course_is_the_rows_whatever_the_row_or_its_file_is_called(tmp_path: Path) -> None:
+    spec = row(tmp_path, trained=True, replicates={"train_seeds": [1, 2, 3]})
+    found = settler(tmp_path, spec, usd=0)
+    make(tmp_path / "runs", spec, executor=Scored(*[wins(n, PROMPTS) for n in (1590, 1610, 1600)]))
+    with pytest.raises((IndexError, HarnessError)):
+        found.settle(Scored(), Console(file=io.StringIO()))
+    path = found.course.path
+    two = spec.with_name("two.yaml")
+    two.write_text(spec.read_text().replace("row: one", "row: two"))
+    path = path.rename(path.with_name("another-name.json"))
+    for copy in (spec, two):
+        (line,) = lines(tmp_path / "runs", copy)
+        assert line.cells.verdict == "inconclusive"
+        assert ("margin 3 and a reported 40), as row one; at 95 %" in line.looks) == (copy == two)
+        again = settler(tmp_path, copy)
+        assert (again.course.path, again.course.looks) == (path, found.course.looks)
+    options = ("--specs", tmp_path / "specs", "--volume", tmp_path / "runs")
+    assert "kept: all of" not in command("gc", *options).output
+    two.write_text(two.read_text().replace("standard_error: 0.3", "standard_error: 0.31"))
+    assert lines(tmp_path / "runs", two)[0].cells.verdict == "inconclusive"
+    with pytest.raises(InputError, match="row one was begun with margin 3, 5 looks and a reported"):
+        settler(tmp_path, two)
+    # With another reported number it is about something else, unless it is the same row.
+    two.write_text(two.read_text().replace("value: 40.0", "value: 40.1"))
+    (line,) = lines(tmp_path / "runs", two)
+    assert (line.cells.verdict, line.looks) == ("reproduced", "")
+    assert settler(tmp_path, two).course.looks == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link"])
+def test_what_is_no_file_in_a_courses_place_damages_its_row_alone(
+    tmp_path: Path, kind: str
+) -> None:
+    spec = row(tmp_path, gen=None, train=None, replicates={})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    other = scored_row(tmp_path, wins(50), row="two")
+    found.course.path.unlink()
+    if kind == "folder":
+        found.course.path.mkdir()
+    else:
+        found.course.path.symlink_to("nowhere")
+    damaged: dict[str, Unusable] = {}
+    rows = lines_of_rows(load_rows([spec, other]), [planner(tmp_path / "runs")], damaged)
+    assert [line.cells.verdict == "damaged" for line in rows] == [True, False]
+    assert list(damaged) == ["one"]
+    there = ("--volume", tmp_path / "runs", "--executor", "local")
+    result = command("report", spec, other, *there, "--out", tmp_path / "report.html")
+    assert (result.exit_code, (tmp_path / "report.html").is_file()) == (1, True)
+    with pytest.raises(InputError, match="is not what harness settle wrote"):
+        settler(tmp_path, spec)
+
+
+def test_seeds_that_follow_the_last_one_are_free_ones_of_the_range(tmp_path: Path) -> None:
+    last = 2**32 - 1
+    spec = row(tmp_path, trained=True, replicates={"train_seeds": [0, last]})
+    (loaded,) = load_rows([spec])
+    assert extended(loaded, (4, 1, 1, 0)).row.replicates.train_seeds == [0, last, 1, 2]
+    parts = evaluation(tmp_path / "specs")
+    decoding = {"temperature": 1, "seed": last}
+    spec = row(tmp_path, eval=parts, replicates={})
+    tree = yaml.safe_load(spec.read_text())
+    tree["eval"]["answer"]["decoding"] = decoding
+    spec.write_text(yaml.safe_dump(tree))
+    (loaded,) = load_rows([spec])
+    assert extended(loaded, (1, 3, 1, 0)).row.replicates.sampling_seeds == [last, 0, 1]
+    spec = row(tmp_path, trained=True, replicates={"train_seeds": [last]})
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    assert found.course.looks[-1].counts[0] > 1
 
 
 def test_what_it_bought_is_not_asked_for_again(tmp_path: Path) -> None:
@@ -532,6 +602,88 @@ def test_what_was_removed_of_an_open_course_is_made_again_and_paid_again(
     assert list((tmp_path / "runs" / "artefacts" / "judge").iterdir())
 
 
+def resealed(path: Path, **changes: Any) -> None:
+    """What settle wrote, with these changes, None to leave out, and its seal."""
+    content = {**json.loads(path.read_text())["course"], **changes}
+    content = {name: value for name, value in content.items() if value is not None}
+    path.write_text(json.dumps({"course": content, "sha256": digest_of(content)}))
+
+
+JUDGED_ONLY: dict[str, Any] = {"value": 37.0, "gen": None, "train": None, "replicates": {}}
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_was_lost_is_bought_again_as_often_as_the_budget_pays_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool
+) -> None:
+    (judging,) = paid_settler(tmp_path, 1.0, **JUDGED_ONLY)._plan((1, 1, 1, 0)).stages[-1:]
+    usd = judging.usd()
+    assert usd
+    monkeypatch.setattr(Settler, "purchase", lambda *_: None)  # as where nothing would decide it
+
+    def again() -> tuple[Settler, str]:
+        found, out = paid_settler(tmp_path, 2.5 * usd, **JUDGED_ONLY), io.StringIO()
+        found.settle(Scored(wins(1600, PROMPTS)), Console(file=out, width=200))
+        return found, out.getvalue()
+
+    first, _ = again()
+    shutil.rmtree(tmp_path / "runs" / "artefacts" / "judge")
+    if is_old:
+        resealed(first.course.path, paid=None, pending=None, lost=None)
+    second, text = again()
+    assert f"making again what is gone: 1 stage, about {dollars(usd)}" in text
+    assert second.course.looks == first.course.looks
+    assert paid_settler(tmp_path, 1.0, **JUDGED_ONLY).course.usd == pytest.approx(2 * usd)
+    shutil.rmtree(tmp_path / "runs" / "artefacts" / "judge")
+    with pytest.raises(InputError, match=rf"what is gone of look 1 costs .* \{dollars(2 * usd)}"):
+        again()
+    assert not (tmp_path / "runs" / "artefacts" / "judge").exists()
+
+
+def test_what_a_killed_purchase_made_and_was_then_removed_is_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Settler, "purchase", lambda *_: None)
+    first = paid_settler(tmp_path, 1.0, **JUDGED_ONLY)
+    first.settle(Scored(wins(1600, PROMPTS)), Console(file=io.StringIO()))
+    (key,) = (key for key, usd in first.course.paid.items() if usd)
+    usd = first.course.paid[key]
+    # Killed after the judging was there and before that was written down.
+    resealed(first.course.path, looks=[], paid={}, pending={key: 3 * usd})
+
+    def spent() -> float:
+        found = paid_settler(tmp_path, 1.0, **JUDGED_ONLY)
+        return found._spent(found._plan((1, 1, 1, 0)))
+
+    assert spent() == pytest.approx(usd)
+    shutil.rmtree(tmp_path / "runs" / "artefacts" / "judge")
+    assert spent() == pytest.approx(3 * usd)
+    assert "begun: 0 looks taken, $" in "".join(
+        paid_settler(tmp_path, 1.0, **JUDGED_ONLY).foretold()
+    )
+
+
+def test_a_purchase_whose_first_stage_costs_more_than_expected_stops_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = {**JUDGED_ONLY, "replicates": {"judge": 4}}
+    (judging,) = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, 4, 0)).stages[-1:]
+    assumed, usd = judging.estimate, judging.usd()
+    assert usd
+    tokens = {n: 3 * getattr(assumed, n) for n in ("prompt_tokens", "completion_tokens")}
+    cost(monkeypatch, 3 * usd, calls=assumed.calls, **tokens)
+    executor = Scored(*[wins(1600, PROMPTS)] * 4)
+    left, spent = rf"about \{dollars(9 * usd)}, more than", rf"after the \{dollars(3 * usd)} that"
+    left = f"the row as it stands costs {left} .* {spent} are spent"
+    with pytest.raises(InputError, match=left):
+        paid_settler(tmp_path, 5 * usd, **changes).settle(executor, Console(file=io.StringIO()))
+    assert len(executor.left) == 3
+    found = paid_settler(tmp_path, 13 * usd, **changes)
+    assert found.course.usd == pytest.approx(3 * usd)
+    found.settle(executor, Console(file=io.StringIO()))
+    assert found.course.looks[0].usd == pytest.approx(12 * usd)
+
+
 def test_calls_that_cannot_be_counted_yet_are_not_taken_to_cost_nothing(tmp_path: Path) -> None:
     paid = evaluation(tmp_path / "specs")
     paid["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
@@ -624,6 +776,40 @@ def test_prompts_of_bridging_models_are_bought_where_they_narrow_it_most(tmp_pat
     written = settler(tmp_path, bridged_row(tmp_path, sampled=last.counts[3]))
     assert written.course.looks == found.course.looks
     assert written.loaded.row.reported.bridge[0].prompts == 60
+
+
+def test_the_published_judges_verdicts_stay_the_same_from_the_first_look_on(tmp_path: Path) -> None:
+    spec = bridged_row(tmp_path)
+    few = [[*every_third(60, n % 3)] for n in range(12)]
+    with pytest.raises((IndexError, HarnessError)):  # stopped after its first look
+        settle(tmp_path, spec, every_third(2000), *few)
+    found = settler(tmp_path, spec)
+    terms = json.loads(found.course.path.read_text())["course"]["terms"]
+    before = spec.parent / "m3-annotations.json"
+    rows = [{**row, "preference": 2.0} for row in json.loads(before.read_text())]
+    other = given(spec.parent / "other.json", rows)
+    tree = yaml.safe_load(spec.read_text())
+    tree["reported"]["bridge"][3]["annotations"] = other
+    swapped = spec.with_name("swapped.yaml")
+    swapped.write_text(yaml.safe_dump(tree))
+    refused = "row one was begun with other verdicts of the published judge"
+    with pytest.raises(InputError, match=refused):
+        settler(tmp_path, swapped)
+    (line,) = lines(tmp_path / "runs", swapped)
+    assert "with other verdicts of the published judge than reported.bridge names now" in line.looks
+    assert "other verdicts" not in lines(tmp_path / "runs", spec)[0].looks
+    # Begun before they stood there: those of the first command since are kept.
+    resealed(found.course.path, terms={**terms, "annotations": None})
+    settler(tmp_path, swapped)
+    with pytest.raises((IndexError, HarnessError)):
+        settle(tmp_path, spec)
+    with pytest.raises(InputError, match=refused):
+        settler(tmp_path, swapped)
+    before.write_text(json.dumps(rows))
+    with pytest.raises(
+        InputError, match=r"m3-annotations\.json is not the file that the spec means"
+    ):
+        settler(tmp_path, spec)
 
 
 def test_what_a_larger_sample_took_the_place_of_stays_paid(

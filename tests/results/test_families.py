@@ -3,7 +3,6 @@
 import csv
 import math
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from harness.results.course import Course, Look, Terms
 from harness.results.families import holm, p_value
 from harness.results.verdict.verdict import Verdict, Weighed
-from harness.row.load import LoadedRow
+from harness.row.load import LoadedRow, load_rows
 from harness.stats.intervals import t_quantile
 from harness.stats.spending import levels
 from tests.helpers import command
@@ -98,9 +97,10 @@ def test_a_table_says_which_verdicts_hold_among_its_own(tmp_path: Path) -> None:
     assert (line["verdict_among"], line["verdict_holm"]) == ("1", "holds")
 
 
-def test_after_looks_a_wrong_claim_is_as_rare_as_its_p_says() -> None:
+def test_after_looks_a_wrong_claim_is_as_rare_as_its_p_says(tmp_path: Path) -> None:
     """A difference truly at the margin, looked at up to five times as `harness settle` does: by p of a
     tenth of 5 % it is wrongly beyond the margin in at most a tenth of 2.5 %, one side's."""
+    (loaded,) = load_rows([scored_row(tmp_path)])
     random = np.random.default_rng(0)
     fixed = tuple(levels(5))
     runs, wrong = 20000, 0
@@ -109,17 +109,19 @@ def test_after_looks_a_wrong_claim_is_as_rare_as_its_p_says() -> None:
         for look, level in enumerate(fixed, start=1):
             middle, error = 3 + walk[look - 1] / look, 1 / math.sqrt(look)
             if middle - t_quantile(math.inf, level) * error > 3:
-                wrong += _p_after(look, middle, error, fixed) <= 0.05 / 10
+                wrong += _p_after(look, middle, error, fixed, loaded) <= 0.05 / 10
                 break
     allowed = 0.025 / 10
     assert 0 < wrong / runs <= allowed + 3 * math.sqrt(allowed / runs)
 
 
-def _p_after(looks: int, middle: float, error: float, fixed: tuple[float, ...]) -> float:
+def _p_after(
+    looks: int, middle: float, error: float, fixed: tuple[float, ...], loaded: LoadedRow
+) -> float:
     found = weighed("not reproduced", middle, error)
     seen = Look((1, 1, 1, 0), fixed[looks - 1], None, None, found.verdict.name, 0.0)
-    course = Course(Terms("r", "m", "", 3.0, fixed, ""), Path("r.json"), None, looks=[seen] * looks)
-    loaded = cast(LoadedRow, None)  # asked only where the spec has fewer replicates
+    terms = Terms(loaded.row.row, "win_rate", "", 3.0, fixed, "")
+    course = Course(terms, Path("r.json"), None, looks=[seen] * looks)
     p = p_value(course.beside(found, loaded, None)[0])
     assert p is not None
     return p

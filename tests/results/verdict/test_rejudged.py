@@ -340,14 +340,6 @@ def test_a_bridge_brings_ours_into_their_terms(tmp_path: Path) -> None:
     assert float(cells["in_their_terms_low"]) < 30 < float(cells["in_their_terms_high"])
 
 
-def test_verdicts_that_were_edited_in_their_file_are_no_bridge(tmp_path: Path) -> None:
-    spec = bridged(tmp_path, 6)
-    path = tmp_path / "specs" / "m0-annotations.json"
-    path.write_text(path.read_text().replace('"preference": 1.0', '"preference": 2.0'))
-    assert "m0-annotations.json is not the file that the spec means" in words(tmp_path, spec)
-    assert metric(tmp_path, spec)["verdict"] == "not comparable: another judge"
-
-
 def test_a_bridge_of_one_model_takes_the_boards_spread_and_decides_little(tmp_path: Path) -> None:
     spec = bridged(tmp_path, 1)
     assert metric(tmp_path, spec)["verdict"] == "inconclusive"

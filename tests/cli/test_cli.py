@@ -996,7 +996,7 @@ def test_a_report_to_a_name_that_ends_with_a_slash_makes_the_folder(place: Path)
 def test_of_rows_that_cannot_be_looked_up_three_are_named(place: Path) -> None:
     for name in ("a", "b", "c", "d"):
         write_row(place / "specs", name, gen=None, data="data:gone.json")
-    assert "is not there: a, b, c and others (--all" in command("table").stdout
+    assert "is another file: a, b, c and others (--all" in command("table").stdout
 
 
 def test_rows_that_share_a_training_and_were_never_run_are_left_out_of_table_and_report(

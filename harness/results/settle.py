@@ -97,7 +97,7 @@ class Settler:
         plan = planner.plan(bare(loaded))
         ready.check_own(plan)
         for model in bridge_rows(loaded):
-            planner.files.digest(model.retired.annotations)  # else a look would be spent on it
+            planner.files.pinned(model.retired.annotations)  # else a look would be spent on it
         rule = RULE + BRIDGE_RULE * bool(plan.bridge)
         fixed = tuple(levels(looks))
         number = numbers_of(cell)

@@ -215,7 +215,7 @@ def _used_before(
     return first
 
 
-SECRET_NAME = re.compile(r"api_?key|token$|secret|password", re.IGNORECASE)
+SECRET_NAME = re.compile(r"api_?key|(?<!max_|new_)token$|secret|password", re.IGNORECASE)
 """What people call a field that they write a key into."""
 NEED_THE_REST = ("missing", "value_error", "union_tag_not_found")
 """Faults of a mapping that a file it extends, and that cannot be used, may take away."""

@@ -15,8 +15,9 @@ from harness.spec.twin import name_of
 
 ANNOTATOR = "annotator"
 LATEST = "-latest"
-DATED = re.compile(r"[-@:_](\d{3,4}|\d{6}|\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4})(-preview)?")
-"""What stands behind a model's name in a snapshot's: `gpt-4-0613`, `gpt-4o-2024-08-06`."""
+DATED = re.compile(r"[-@]\d{3,4}|[-@:_](\d{6}|\d{8}|\d{4}-\d\d-\d\d|\d\d-\d{4})")
+"""What stands behind a model's name in a snapshot's: `gpt-4-0613`, `gpt-4o-2024-08-06`. That of a
+preview is another model's: `gpt-4-1106-preview` is no `gpt-4`."""
 
 
 @dataclass(frozen=True)

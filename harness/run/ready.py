@@ -259,6 +259,9 @@ def check_beside(loaded: LoadedRow, files: Files) -> None:
             _check_not_published(loaded.row, published.row, files)
         with looking("reported", "outputs"):
             _check_reads("answer", {"answer": published.row.answer}, files, {})
+            theirs = published.row.answer and published.row.answer.engine.given_outputs
+            if theirs:
+                digests(theirs, files.digest)
     models: dict[Path, Texts] = {}
     mine: Texts = {}
     own = loaded.row.answer.engine.given_outputs if loaded.row.answer is not None else None

@@ -16,7 +16,7 @@ from harness.artefact.call import StageResult
 from harness.artefact.keys import Files, digest_of
 from harness.artefact.store import Damaged, Store, Unusable
 from harness.common.numbers import dollars
-from harness.errors import HarnessError, InputError
+from harness.errors import HarnessError, InputError, NotFetched
 from harness.llm.prices import Price, Prices
 from harness.results.course import counts_of, extended
 from harness.results.matrix import lines_of_rows
@@ -776,6 +776,17 @@ def test_prompts_of_bridging_models_are_bought_where_they_narrow_it_most(tmp_pat
     written = settler(tmp_path, bridged_row(tmp_path, sampled=last.counts[3]))
     assert written.course.looks == found.course.looks
     assert written.loaded.row.reported.bridge[0].prompts == 60
+
+
+def test_verdicts_that_are_not_fetched_are_asked_for_before_a_look(tmp_path: Path) -> None:
+    spec = bridged_row(tmp_path)
+    tree = yaml.safe_load(spec.read_text())
+    model = tree["reported"]["bridge"][3]
+    digest = model["annotations"]["sha256"]
+    model["annotations"] = {"url": "http://127.0.0.1:9/annotations.json", "sha256": digest}
+    spec.write_text(yaml.safe_dump(tree))
+    with pytest.raises(NotFetched, match="annotations"):
+        settler(tmp_path, spec)
 
 
 def test_the_published_judges_verdicts_stay_the_same_from_the_first_look_on(tmp_path: Path) -> None:

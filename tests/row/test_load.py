@@ -264,6 +264,14 @@ def test_an_unknown_key_of_a_judge_is_held_against_the_keys_of_its_kind(folder: 
     assert fault.endswith("eval.judge.anotator: unknown key; did you mean 'annotator'?")
 
 
+def test_the_number_of_tokens_misspelt_is_no_secret(folder: Path) -> None:
+    part = evaluation(folder)
+    part["answer"]["decoding"] = {"max_new_token": 64}
+    write_row(folder, "a", eval=part)
+    (fault,) = faults("a.yaml")
+    assert fault.endswith("max_new_token: unknown key; did you mean 'max_new_tokens'?")
+
+
 def test_an_endpoint_with_two_servers_is_refused(folder: Path) -> None:
     judge = {"model": "m", "base_url": "http://localhost:1", "simulated": {}}
     write_row(folder, "a", eval=evaluation(folder, judge=judge))

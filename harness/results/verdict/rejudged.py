@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.artefact.keys import Files
 from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError, NotFetched
-from harness.results.verdict.evidence import Evidence, gather
+from harness.results.verdict.evidence import Evidence, gather, served_models
 from harness.results.verdict.outlook import NOTHING, PERCENT, Bridge, Outlook
 from harness.results.verdict.sides import (
     Reproduced,
@@ -78,12 +78,14 @@ def against_published(
     published answers are of one run, so that what replicates differ by enters for them, too.
 
     Raises:
+        InputError: another model judged the published answers than ours.
         Damaged: an artefact was changed.
     """
     published = row_plan.published
     theirs = published and gather(published.row, metric, published.final(), every_grade=True)
-    if not theirs or not theirs.grades or not ours.grades:
+    if not published or not theirs or not theirs.grades or not ours.grades:
         return None
+    _check_one_judge(ours, published, "the study's own answers")
     mine, other = (mean_grades(list(side.grades.values())) for side in (ours, theirs))
     shared = [p for p in other if p in mine]
     if len(shared) < 2:
@@ -114,6 +116,17 @@ def against_published(
     return against, interval, outlook
 
 
+def _check_one_judge(ours: Evidence, beside: RowPlan, what: str) -> None:
+    """Raises InputError where servers say that one model judged ours and another what is judged beside
+    it."""
+    used = [stage.artefact.manifest.used for stage in beside.final() if stage.artefact]
+    theirs = {model for each in used for model in each.get("served_models", ())}
+    mine = served_models(ours)
+    if mine and theirs and mine != theirs:
+        names = (" and ".join(sorted(served)) for served in (mine, theirs))
+        raise InputError("servers say that {} judged ours, and {} {}".format(*names, what))
+
+
 def in_their_terms(
     row_plan: RowPlan,
     ours: Evidence,
@@ -130,7 +143,8 @@ def in_their_terms(
 
     Raises:
         InputError: the published judge's verdicts are not those on the bridging model's outputs, or
-            these are another bridging model's, or a model lacks something.
+            these are another bridging model's, or a model lacks something, or was judged by
+             another model than ours.
         Damaged: an artefact was changed.
     """
     if not any(stage.artefact for plan in row_plan.bridge for stage in plan.final()):
@@ -142,6 +156,8 @@ def in_their_terms(
     for stage in (plan.final()[0] for plan in row_plan.bridge):
         if stage.planner is not None:
             check_distinct(stage.inputs["outputs"].params["answer"], stage.planner.files, models)
+    for bridging in row_plan.bridge:
+        _check_one_judge(ours, bridging, bridging.row.row)
     shifts = tuple(shift for shift, _ in found.values())
     error = max(reported_span.low_error, reported_span.high_error)
     open_ = (reported_span.high - reported_span.low) / 2

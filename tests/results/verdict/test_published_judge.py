@@ -110,6 +110,8 @@ def test_the_judge_that_the_server_named_counts_as_much_as_the_one_asked_for(
         ("gemini-1.5-pro-latest", "gemini-1.5-pro-002", True),
         ("claude-3-opus", "claude-3-opus@20240229", True),
         ("gpt-4", "gpt-4-turbo", False),
+        ("gpt-4", "gpt-4-1106-preview", False),
+        ("llama", "llama:405", False),
         ("gpt-4", "gpt-4o", False),
         ("gpt-4", "gpt-4o-2024-08-06", False),
         ("gpt-4-0613", "gpt-4-0314", False),

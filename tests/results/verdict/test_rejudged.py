@@ -340,6 +340,34 @@ def test_a_bridge_brings_ours_into_their_terms(tmp_path: Path) -> None:
     assert float(cells["in_their_terms_low"]) < 30 < float(cells["in_their_terms_high"])
 
 
+@pytest.mark.parametrize("way", ["published", "bridge"])
+def test_what_another_model_judged_beside_ours_is_no_judge_of_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """The server's name for the judge, whose last judging another model answered."""
+    served = property(lambda self: ["judge" if self.left else "other"])
+    monkeypatch.setattr(Scored, "served", served)
+    if way == "bridge":
+        spec, what = bridged(tmp_path, 6), "one-bridge-6"
+    else:
+        wons = wins(510, PROMPTS), wins(500, PROMPTS)
+        spec, what = (
+            row(tmp_path, *wons, outputs=outputs(tmp_path, "published")),
+            "the study's own answers",
+        )
+    assert metric(tmp_path, spec)["verdict"] == "not comparable: another judge"
+    told = words(tmp_path, spec)
+    assert f"servers say that judge judged ours, and other {what}" in told
+
+
+def test_a_wrong_digest_of_the_studys_answers_is_told_by_validate(tmp_path: Path) -> None:
+    published = outputs(tmp_path, "published")
+    spec = row(tmp_path, outputs=published | {"sha256": "0" * 64})
+    result = command("validate", spec)
+    assert result.exit_code == 2
+    assert "published.json is not the file that the spec means" in result.output
+
+
 def test_a_bridge_of_one_model_takes_the_boards_spread_and_decides_little(tmp_path: Path) -> None:
     spec = bridged(tmp_path, 1)
     assert metric(tmp_path, spec)["verdict"] == "inconclusive"

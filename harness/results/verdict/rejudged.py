@@ -144,7 +144,7 @@ def in_their_terms(
     Raises:
         InputError: the published judge's verdicts are not those on the bridging model's outputs, or
             these are another bridging model's, or a model lacks something, or was judged by
-             another model than ours.
+            another model than ours.
         Damaged: an artefact was changed.
     """
     if not any(stage.artefact for plan in row_plan.bridge for stage in plan.final()):

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -208,7 +208,7 @@ class Course:
             InputError: a file of the row was changed, or it was begun on other terms, or it cannot be
                 told whether it is of the row as it stands.
         """
-        for course in _of(loaded, root, terms.document):
+        for course in _of(loaded, list(_stored(root)), terms.document):
             before = course.terms
             if before.metric != terms.metric:
                 continue
@@ -322,6 +322,9 @@ class Course:
         return replace(weighed, verdict=verdict, interval=interval), short, said
 
 
+Stored = tuple[Path, str, Course | CourseChanged]
+
+
 def files(root: Path) -> dict[Path, str]:
     """Those on a volume, each with its row's name."""
     return {path: row for path, row, _ in _stored(root)}
@@ -333,7 +336,11 @@ def courses(root: Path, row: str) -> Iterator[Course]:
     Raises:
         CourseChanged: a file was changed.
     """
-    for _, name, course in _stored(root):
+    yield from _named(_stored(root), row)
+
+
+def _named(stored: Iterable[Stored], row: str) -> Iterator[Course]:
+    for _, name, course in stored:
         if name != row:
             continue
         if isinstance(course, CourseChanged):
@@ -341,15 +348,15 @@ def courses(root: Path, row: str) -> Iterator[Course]:
         yield course
 
 
-def _of(loaded: LoadedRow, root: Path, document: str) -> Iterator[Course]:
+def _of(loaded: LoadedRow, stored: Sequence[Stored], document: str) -> Iterator[Course]:
     """Those that have the row's name, then those that were begun under another at the same stages and
     the same published number: with another number they are about something else.
 
     Raises:
         CourseChanged: a file of the row's name was changed.
     """
-    yield from courses(root, loaded.row.row)
-    for _, name, course in _stored(root):
+    yield from _named(stored, loaded.row.row)
+    for _, name, course in stored:
         if name == loaded.row.row or isinstance(course, CourseChanged):
             continue
         terms, cell = course.terms, loaded.row.reported.get(course.terms.metric)
@@ -358,7 +365,7 @@ def _of(loaded: LoadedRow, root: Path, document: str) -> Iterator[Course]:
             yield course
 
 
-def _stored(root: Path) -> Iterator[tuple[Path, str, Course | CourseChanged]]:
+def _stored(root: Path) -> Iterator[Stored]:
     """Every file, its row's name (of one that cannot be read that of the file), and what it holds."""
     ending = "-0123456789abcdef.json"
     for path in sorted((root / FOLDER).glob("*.json")):
@@ -397,13 +404,14 @@ def of_row(loaded: LoadedRow, plan: RowPlan | None) -> dict[str, Course]:
         CourseChanged: a file was changed.
     """
     planner = plan.stages[0].planner if plan is not None and plan.stages else None
-    if planner is None or not files(planner.store.root):
+    stored = list(_stored(planner.store.root)) if planner is not None else []
+    if planner is None or not stored:
         return {}
     stripped = bare(loaded)
     is_bare = stripped.row == loaded.row
     document = document_of(plan if plan and is_bare else planner.plan(stripped))
     found: dict[str, Course] = {}
-    for course in _of(loaded, planner.store.root, document):
+    for course in _of(loaded, stored, document):
         if course.begun is None or course.terms.document == document:
             found.setdefault(course.terms.metric, course)
     return found

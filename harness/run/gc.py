@@ -34,8 +34,9 @@ class Use:
     """A stage that another process is at, or that waits in Slurm."""
 
     words: str
-    plan: str
-    """JSON of what its key is of: the keys and digests of all that it reads, and its own."""
+    keys: str
+    """A text that holds the keys and digests of all that it reads, its own, and what is remembered of
+    its row."""
     row: str
     """Whose stages it is followed by; empty where each of those is in use itself."""
 
@@ -48,7 +49,8 @@ def uses(store: Store) -> list[Use]:
         plan, row = _planned(path.parent)
         if row and store.is_locked(stage, key):
             words = f"{stage} {key[:12]} of row {row}, which runs at this moment"
-            found.append(Use(words, plan + key, row))
+            remembered = store.remembered(row).values()
+            found.append(Use(words, " ".join([plan, key, *map(str, remembered)]), row))
     records = Records(store.root / "slurm")
     for record in waiting(records):
         order = records.order_path(record.submission, record.task)
@@ -62,13 +64,12 @@ def used_by(store: Store, item: Item, uses: Sequence[Use]) -> str:
     """Which of them needs it, in words; empty where none does."""
     key = item.folder.name.rpartition("-")[2]
     is_fetched = item.folder.parent == store.files_folder
+    row = ""
+    with contextlib.suppress(Damaged):
+        row = (_planned(item.folder)[1] or made_for(store, item.folder)) if uses else ""
     for use in uses:
-        remembered = {k[:SHORT] for k in store.remembered(use.row).values()} if use.row else ()
-        if (len(key) >= SHORT and key in use.plan) or key in remembered:
+        if len(key) >= SHORT and key in use.keys:
             return use.words
-        row = ""
-        with contextlib.suppress(Damaged):
-            row = _planned(item.folder)[1] or made_for(store, item.folder)
         if use.row and (is_fetched or _own_row(row) == _own_row(use.row)):
             return use.words
     return ""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -250,5 +250,10 @@ def strata_of(metric: str, places: Sequence[Any]) -> list[str] | None:
 
 def served_models(evidence: Evidence) -> frozenset[str]:
     """What servers called the models that judged."""
-    used = [run.stage.made.manifest.used for run in evidence.runs.values()]
+    return served_of(run.stage for run in evidence.runs.values())
+
+
+def served_of(stages: Iterable[StagePlan]) -> frozenset[str]:
+    """What servers called the models that judge stages asked, as far as these are there."""
+    used = [stage.artefact.manifest.used for stage in stages if stage.artefact is not None]
     return frozenset(model for each in used for model in each.get("served_models", ()))

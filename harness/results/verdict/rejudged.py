@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.artefact.keys import Files
 from harness.common.progress import counted
 from harness.errors import DataAbsent, InputError, NotFetched
-from harness.results.verdict.evidence import Evidence, gather, served_models
+from harness.results.verdict.evidence import Evidence, gather, served_models, served_of
 from harness.results.verdict.outlook import NOTHING, PERCENT, Bridge, Outlook
 from harness.results.verdict.sides import (
     Reproduced,
@@ -119,9 +119,7 @@ def against_published(
 def _check_one_judge(ours: Evidence, beside: RowPlan, what: str) -> None:
     """Raises InputError where servers say that one model judged ours and another what is judged beside
     it."""
-    used = [stage.artefact.manifest.used for stage in beside.final() if stage.artefact]
-    theirs = {model for each in used for model in each.get("served_models", ())}
-    mine = served_models(ours)
+    mine, theirs = served_models(ours), served_of(beside.final())
     if mine and theirs and mine != theirs:
         names = (" and ".join(sorted(served)) for served in (mine, theirs))
         raise InputError("servers say that {} judged ours, and {} {}".format(*names, what))
@@ -153,10 +151,10 @@ def in_their_terms(
     if lacking:
         raise InputError(_in_words(lacking, len(row_plan.bridge)))
     models: dict[Path, Texts] = {}
-    for stage in (plan.final()[0] for plan in row_plan.bridge):
+    for bridging in row_plan.bridge:
+        stage = bridging.final()[0]
         if stage.planner is not None:
             check_distinct(stage.inputs["outputs"].params["answer"], stage.planner.files, models)
-    for bridging in row_plan.bridge:
         _check_one_judge(ours, bridging, bridging.row.row)
     shifts = tuple(shift for shift, _ in found.values())
     error = max(reported_span.low_error, reported_span.high_error)

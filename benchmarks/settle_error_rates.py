@@ -29,6 +29,7 @@ from harness.results.purchase import (
     at_best,
     best,
     enough,
+    first_asked,
     half_of,
     more_of,
 )
@@ -80,6 +81,7 @@ def chosen(weighed: Weighed, counts: Counts, trains: bool) -> Purchase | None:
     if reach is not None and not reach.verdicts:
         return None
     kinds = (["train"] if counts[0] == 1 else ["train", "judge"]) if trains else ["judge"]
+    first = first_asked(weighed)
     have = {"train": counts[0], "judge": counts[2]}
     options = []
     for kind in kinds:
@@ -87,11 +89,12 @@ def chosen(weighed: Weighed, counts: Counts, trains: bool) -> Purchase | None:
         if room < 1:
             continue
         difference = weighed.verdict.difference or 0.0
-        count = enough(outlook, counts, kind, difference, lambda n, room=room: n <= room)
+        count = first.get(kind)
+        count = count or enough(outlook, counts, kind, difference, lambda n, room=room: n <= room)
         assert count is not None
         more = more_of(counts, kind, count)
-        options.append(Purchase(kind, count, 0.0, half_of(outlook, more), more))
-    return best(options, half_of(outlook, counts), is_first=counts[0] == 1)
+        options.append(Purchase(kind, count, 0.0, half_of(outlook, more), more, stages=count))
+    return best(outlook, counts, options, first)
 
 
 @dataclass(frozen=True)

@@ -214,7 +214,7 @@ class Course:
                 continue
             if before.document == terms.document:
                 completed = before.completed(terms)
-                now = replace(terms, row=before.row)
+                now = replace(terms, row=before.row, rule=before.rule)
                 if replace(completed, annotations=now.annotations) != now:
                     raise InputError(
                         f"{course.path}: row {before.row} was begun with margin {before.margin:g}, "

@@ -2,13 +2,19 @@
 price."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from harness.common.numbers import dollars
 from harness.common.progress import counted
-from harness.results.verdict.forecast import COSTS, DECIDED, MOST_ADDED, QUANTILES, kinds_of
+from harness.results.verdict.forecast import (
+    COSTS,
+    DECIDED,
+    MOST_ADDED,
+    QUANTILES,
+    first_of_a_kind,
+)
 from harness.results.verdict.outlook import Outlook, numbers_of_prompts
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed
@@ -100,11 +106,24 @@ def enough(
     return found
 
 
-def best(options: Sequence[Purchase], now: float, is_first: bool) -> Purchase | None:
-    """The one that narrows the interval, half of which is `now`, most for its price. is_first: whether
-    there is one training or none, of which it is not known what more would do."""
-    better = [option for option in options if option.half < now or is_first]
+def best(
+    outlook: Outlook, counts: Counts, options: Sequence[Purchase], first: Collection[str]
+) -> Purchase | None:
+    """The one of a kind in `first`, else that which narrows the interval most for its price. Of one
+    training, or none, it is not known what more would do."""
+    for option in options:
+        if option.kind in first:
+            return option
+    now = half_of(outlook, counts)
+    better = [option for option in options if option.half < now or counts[0] == 1]
     return max(better, key=lambda o: (now - o.half) / o.weight, default=None)
+
+
+def first_asked(weighed: Weighed) -> dict[str, int]:
+    """Kind -> how many of it the verdict asks for before what more would do can be told; of one kind at
+    most."""
+    foretold = weighed.bridge_foretold or weighed.foretold
+    return dict(foretold.more) if foretold is not None and foretold.is_first else {}
 
 
 @dataclass(frozen=True)
@@ -135,27 +154,18 @@ def at_best(weighed: Weighed) -> AtBest | None:
         difference + moved - limit > verdict.margin,
     )
     verdicts = tuple(name for name, is_so in zip(DECIDED, is_in_reach, strict=True) if is_so)
-    single = _single(weighed)
-    if single and round(limit, weighed.digits) == 0:
+    alone = dict(first_of_a_kind(weighed.evidence)) if weighed.evidence is not None else {}
+    second = "".join(f"a second {KIND_WORDS[kind][0]}" for kind in alone)
+    if second and round(limit, weighed.digits) == 0:
         # All that there is of an error is taken to be what replicates take off.
-        return AtBest(
-            verdicts, f"what can at best be reached is not known before a second {single}"
-        )
+        return AtBest(verdicts, f"what can at best be reached is not known before {second}")
     return AtBest(
         verdicts,
         f"at best (endless replicates{' and all bridging prompts' * bool(weighed.bridge_foretold)}) "
-        f"±{weighed.number(limit)} about the difference is left, margin {verdict.margin:g}: "
+        f"±{weighed.number(limit)} about the difference is left"
+        f"{f', or more, which {second} would show' * bool(second)}, margin {verdict.margin:g}: "
         f"{' or '.join(verdicts) or 'no verdict'} is in reach",
     )
-
-
-def _single(weighed: Weighed) -> str:
-    """The cheapest kind of replicate of which there is one alone, in a word; empty: of none."""
-    evidence = weighed.evidence
-    if evidence is None:
-        return ""
-    kinds = [kind for kind in kinds_of(evidence) if evidence.counts[KINDS.index(kind)] == 1]
-    return KIND_WORDS[min(kinds, key=COSTS.__getitem__)][0] if kinds else ""
 
 
 def price_of(kind: str, counts: Counts, first: int, usd: float) -> Callable[[int], float]:

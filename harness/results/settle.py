@@ -42,6 +42,7 @@ from harness.results.purchase import (
     at_best,
     best,
     enough,
+    first_asked,
     half_of,
     more_of,
     price_of,
@@ -64,6 +65,8 @@ from harness.stats.intervals import t_quantile
 from harness.stats.spending import levels
 
 RULE = "the smallest expected interval per unit of cost; a second training before all else"
+FIRST_RULE = ", then what the verdict asks for first"
+"""Not of what was begun by earlier versions, which keeps its rule."""
 BRIDGE_RULE = "; of bridging models a larger sample of prompts, up to all that were judged"
 
 
@@ -98,7 +101,7 @@ class Settler:
         ready.check_own(plan)
         for model in bridge_rows(loaded):
             planner.files.pinned(model.retired.annotations)  # else a look would be spent on it
-        rule = RULE + BRIDGE_RULE * bool(plan.bridge)
+        rule = RULE + FIRST_RULE + BRIDGE_RULE * bool(plan.bridge)
         fixed = tuple(levels(looks))
         number = numbers_of(cell)
         self.terms = Terms(
@@ -407,7 +410,10 @@ class Settler:
             for kind in self._kinds(plan, counts)
             if (option := self._option(plan, weighed, counts, kind, share, left)) is not None
         ]
-        return best(options, half_of(weighed.outlook, counts), is_first=counts[0] == 1)
+        return best(weighed.outlook, counts, options, self._first_asked(weighed))
+
+    def _first_asked(self, weighed: Weighed) -> dict[str, int]:
+        return first_asked(weighed) if FIRST_RULE in self.course.terms.rule else {}
 
     def _kinds(self, plan: RowPlan, counts: Counts) -> list[str]:
         row = self.loaded.row
@@ -425,7 +431,8 @@ class Settler:
     def _option(
         self, plan: RowPlan, weighed: Weighed, counts: Counts, kind: str, share: float, left: float
     ) -> Purchase | None:
-        """As many of a kind as would decide it, as a look's share of the rest pays, or the fewest."""
+        """As many of a kind as would decide it, as a look's share of the rest pays, or the fewest; of
+        one of which the verdict asks for the first, these."""
         outlook = weighed.outlook
         assert outlook is not None
         first = next(iter(steps(outlook, counts, kind)), None)
@@ -436,7 +443,8 @@ class Settler:
             return None
         price = price_of(kind, counts, first, usd_of_first)
         difference = weighed.verdict.difference or 0.0
-        count = enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
+        count = self._first_asked(weighed).get(kind)
+        count = count or enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
         assert count is not None
         if self._priced(plan, counts, kind, count)[1] > left:
             count = first  # what many cost was only known from what the fewest do

@@ -22,6 +22,7 @@ from harness.results.course import counts_of, extended
 from harness.results.matrix import lines_of_rows
 from harness.results.purchase import Purchase
 from harness.results.settle import Settler
+from harness.results.verify import sentences
 from harness.row.load import LoadedRow, load_rows
 from harness.row.twin import scaled
 from harness.run.plan import Planner, RowPlan
@@ -943,6 +944,46 @@ def test_one_judging_of_either_side_promises_nothing_and_a_judging_more_is_two_s
     assert f"({2 * judgings} stages to run), about " in first
 
 
+def test_what_the_verdict_asks_for_first_is_bought_first(tmp_path: Path) -> None:
+    """Three trainings that agree, judged once each: what a judging adds to the error is not known."""
+    spec = scored_row(
+        tmp_path, *[wins(120, 300)] * 3, trained=True,
+        reported={"win_rate": {"value": 40, "standard_error": 0.3}},
+    )  # fmt: skip
+    (asked,) = lines(tmp_path / "runs", spec)
+    assert asked.weighed.verdict.more == (("judge", 1),)
+    found, text = settle(tmp_path, spec, *[wins(120, 300)] * 3)
+    assert "or more, which a second judging would show, margin 3: " in text
+    assert "buying 1 more judging (3 stages to run), about $0.00" in text
+    # They agree: all of the error is the choice of prompts.
+    assert [look.counts for look in found.course.looks] == [(3, 1, 1, 0), (3, 1, 2, 0)]
+    assert "nothing that can be bought would decide it" in text
+    # What was begun by the rule of earlier versions goes on by it.
+    terms = json.loads(found.course.path.read_text())["course"]["terms"]
+    rule = terms["rule"].replace(", then what the verdict asks for first", "")
+    resealed(found.course.path, terms={**terms, "rule": rule}, looks=[])
+    found, text = settle(tmp_path, spec, *[wins(120, 300)] * 3)
+    assert found.course.terms.rule == rule
+    assert "more judging" not in text
+
+
+def test_by_a_bridge_too_a_second_judging_is_asked_for_where_it_could_decide(
+    tmp_path: Path,
+) -> None:
+    """Both judges agree in all prompts of twelve models: the error that is left is our own."""
+    spec = bridged_row(tmp_path, sampled=None, margins={"win_rate": 2.0})
+    make(tmp_path / "runs", spec, executor=Scored(*[every_third(2000)] * 13))
+    (line,) = lines(tmp_path / "runs", spec)
+    assert line.cells.verdict == "inconclusive"
+    asked = "1 more judging would show what each adds to the error over prompts, and so whether"
+    assert asked in dict(sentences(line))["to decide it"]
+    *_, best, first = settler(tmp_path, spec).foretold()
+    # The reported number's error of 0.3, and next to nothing of the bridge.
+    left = "±0.61 about the difference is left, or more, which a second judging would show"
+    assert left in best
+    assert first == "first 1 more judging (13 stages to run), about $0.00"
+
+
 def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Path) -> None:
     """The reported number's own error alone leaves more than the margin."""
     cell = {"value": 40.0, "standard_error": 1.9}
@@ -956,7 +997,7 @@ def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Pat
     assert limit in text
     (look,) = found.course.looks
     assert (look.verdict, look.next) == ("inconclusive", None)
-    reach = "about the difference is left, margin 3: no verdict is in reach"
+    reach = "or more, which a second training would show, margin 3: no verdict is in reach"
     assert reach in text
     assert "it ends here: nothing that can be bought would decide it" in text
     again = settler(tmp_path, spec)

@@ -4,7 +4,7 @@ import math
 
 from harness.common import numbers
 from harness.common.progress import counted
-from harness.results.verdict.forecast import MOST_ADDED, more_in_words
+from harness.results.verdict.forecast import MOST_ADDED, More, more_in_words
 from harness.results.verdict.outlook import BridgeForetold
 from harness.results.verdict.verdict import Weighed
 from harness.row.reported import Reported
@@ -19,16 +19,13 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
     if foretold is None or reported_span is None or verdict.margin is None:
         return ""
     item = weighed.item
+    if foretold.is_first:
+        return _to_show(weighed, foretold.more)
     if foretold.more:
-        what = more_in_words(foretold.more)
-        if foretold.chance is None:
-            return (
-                f"{what} would show what each adds to the error over {item}s, and so whether more of "
-                "them can decide it"
-            )
+        assert foretold.chance is not None
         text = (
-            f"{what} would, if the difference stays where it is; the chance of a verdict is then about "
-            f"{numbers.percent(foretold.chance, digits=0)}"
+            f"{more_in_words(foretold.more)} would, if the difference stays where it is; the chance of "
+            f"a verdict is then about {numbers.percent(foretold.chance, digits=0)}"
         )
         if weighed.assumed:
             text += ", if trainings differ by what is usual, of which one shows nothing"
@@ -57,11 +54,20 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
     return f"{text}: it takes more {item}s"
 
 
+def _to_show(weighed: Weighed, first: More) -> str:
+    return (
+        f"{more_in_words(first)} would show what each adds to the error over {weighed.item}s, and so "
+        "whether more of them can decide it"
+    )
+
+
 def _of_bridge(weighed: Weighed, foretold: BridgeForetold) -> str:
     """Which replicates, or how many prompts of the bridging models, or that it takes more models."""
     outlook = weighed.outlook
     assert outlook is not None
     assert outlook.bridge is not None
+    if foretold.is_first:
+        return _to_show(weighed, foretold.more)
     now, models = outlook.bridge.prompts, counted(len(outlook.bridge.shifts), "bridging model")
     ways = []
     if foretold.more:

@@ -91,7 +91,7 @@ def foretell(
             candidates.append((chance < LIKELY, COSTS[kind] * added, kind, added, chance))
             if chance >= LIKELY:
                 break
-    unknown = [kind for kind in kinds if counts[KINDS.index(kind)] == 1]
+    unknown = first_of_a_kind(evidence)
     endless = [math.inf] * len(KINDS)
     unjudged = (high - low) / 2
     limit = unjudged + half_with(evidence, reproduced, reported_span, endless, margin, not unknown)
@@ -99,9 +99,7 @@ def foretell(
         *_, kind, added, chance = min(candidates)
         return Foretold(((kind, added),), limit, unjudged, round(chance, 2))
     if unknown and decides(endless, prompts=False):
-        kind = min(unknown, key=COSTS.__getitem__)
-        added = 2 if kind == "train" else 1
-        return Foretold(((kind, added),), limit, unjudged, is_first=True)
+        return Foretold(unknown, limit, unjudged, is_first=True)
     return Foretold((), limit, unjudged)
 
 
@@ -112,6 +110,16 @@ def kinds_of(evidence: Evidence) -> list[str]:
         return ["train"]
     possible = {"train": evidence.trains, "sampling": evidence.samples, "judge": evidence.judges}
     return [kind for kind in KINDS if possible[kind]]
+
+
+def first_of_a_kind(evidence: Evidence) -> More:
+    """So many more of the cheapest kind of replicate of which there is one alone as would show what
+    each of them adds to the error; empty: there is no such kind."""
+    alone = [kind for kind in kinds_of(evidence) if evidence.counts[KINDS.index(kind)] == 1]
+    if not alone:
+        return ()
+    kind = min(alone, key=COSTS.__getitem__)
+    return ((kind, 2 if kind == "train" else 1),)
 
 
 def with_more(counts: Sequence[float], kind: str, added: float) -> list[float]:

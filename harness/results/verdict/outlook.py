@@ -14,6 +14,7 @@ from harness.results.verdict.forecast import (
     MOST_ADDED,
     More,
     decide,
+    first_of_a_kind,
     half_with,
     kinds_of,
     with_more,
@@ -119,11 +120,14 @@ class BridgeForetold:
     together: bool
     """Whether endless replicates and all prompts would, where neither alone does."""
     limit: float
-    """Half of the interval that these would leave."""
+    """Half of the interval that these would leave, at least."""
+    is_first: bool = False
+    """Whether `more` are the first of their kind, which would only show what others could do."""
 
 
 def foretell_bridged(outlook: Outlook) -> BridgeForetold:
-    """As if the difference stayed where it is."""
+    """As if the difference stayed where it is. What a kind of which there is one alone could take off
+    is not known, see `foretell`."""
     bridge, evidence = outlook.bridge, outlook.evidence
     assert bridge is not None
 
@@ -142,12 +146,14 @@ def foretell_bridged(outlook: Outlook) -> BridgeForetold:
         _, kind, added = min(found)
         more = ((kind, added),)
     numbers = [n for n in numbers_of_prompts(bridge) if decides(evidence.counts, n)]
-    endless = [math.inf] * len(KINDS)
-    low, high = outlook.ends(endless, bridge.most)
-    together = decide(low, high, outlook.margin) in DECIDED
-    return BridgeForetold(
-        more, numbers[0] if numbers else None, bridge.most, together, (high - low) / 2
-    )
+    endless, unknown = [math.inf] * len(KINDS), first_of_a_kind(evidence)
+    together = decide(*outlook.ends(endless, bridge.most), outlook.margin) in DECIDED
+    low, high = outlook.ends(endless, bridge.most, with_prompts=not unknown)
+    could = decide(low, high, outlook.margin) in DECIDED
+    is_first = bool(unknown) and could and not (more or numbers or together)
+    prompts = numbers[0] if numbers else None
+    more = unknown if is_first else more
+    return BridgeForetold(more, prompts, bridge.most, together, (high - low) / 2, is_first)
 
 
 def _fewest(evidence: Evidence, kind: str, decides: Decides) -> int | None:

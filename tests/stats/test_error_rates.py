@@ -1,10 +1,10 @@
-"""A small, seeded run of benchmarks/verdict_error_rates.py: verdicts and intervals against the truth.
+"""Small, seeded runs of benchmarks/verdict_error_rates.py and settle_error_rates.py: against the truth.
 
 Tolerances are three Monte Carlo standard errors above what the benchmark finds with many runs.
 """
 
-import importlib.util
-import sys
+import importlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,15 +15,15 @@ RUNS = 400
 
 
 @pytest.fixture(scope="module")
-def rates() -> Any:
-    path = ROOT / "benchmarks" / "verdict_error_rates.py"
-    spec = importlib.util.spec_from_file_location("verdict_error_rates", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def benchmarks() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))
+        yield
+
+
+@pytest.fixture(scope="module")
+def rates(benchmarks: None) -> Any:
+    return importlib.import_module("verdict_error_rates")
 
 
 @pytest.mark.parametrize(("trainings", "sd"), [(0, 0.0), (2, 3.0), (3, 3.0), (5, 1.0)])
@@ -69,3 +69,14 @@ def test_the_paired_interval_covers_and_sees_what_it_says_it_can_see(rates: Any)
     )
     assert apart.covered == pytest.approx(0.95, abs=0.01 + 0.033)
     assert apart.excludes_0 > 0.8 - 0.06
+
+
+def test_looks_of_settle_are_seldom_wrong_and_buy_trainings_and_judgings(
+    benchmarks: None, rates: Any
+) -> None:
+    settle = importlib.import_module("settle_error_rates")
+    case = rates.Case(80, 20.0, 20.0, trainings=1, training_sd=1.0)
+    found = settle.simulate(case, settle.levels(settle.LOOKS), 40, 1)
+    assert found.reproduced < 0.05 + 0.103
+    assert found.looks > 1
+    assert found.trainings > 2

@@ -160,7 +160,7 @@ def run_peer(work: Work, batch_size: int = 1) -> dict[str, Any]:
 
     cpu = {}
 
-    class Timer(decoder.utils.Timer):
+    class Timer(decoder.utils.Timer):  # type: ignore[misc]
         def __enter__(self) -> Any:
             cpu["start"] = time.process_time()
             return super().__enter__()

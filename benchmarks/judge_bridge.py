@@ -328,7 +328,8 @@ def _drawn(old: float, shift: float, n: int, random: np.random.Generator) -> Shi
 
 
 def by_simulation(runs: int, quick: bool, cases: Sequence[int] | None) -> None:
-    models, spreads = ((1, 5), (0, 4)) if quick else ((1, 2, 3, 5, 10), (0, 4, 10))
+    models: Sequence[int] = (1, 5) if quick else (1, 2, 3, 5, 10)
+    spreads: Sequence[int] = (0, 4) if quick else (0, 4, 10)
     if cases:
         models, spreads = cases[:1], cases[1:]
     prompts, rates = ((200,), (10,)) if quick else ((50, 805), (2, 10, 50, 98))

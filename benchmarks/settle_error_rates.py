@@ -89,8 +89,7 @@ def chosen(weighed: Weighed, counts: Counts, trains: bool) -> Purchase | None:
         if room < 1:
             continue
         difference = weighed.verdict.difference or 0.0
-        count = first.get(kind)
-        count = count or enough(outlook, counts, kind, difference, lambda n, room=room: n <= room)
+        count = first.get(kind) or enough(outlook, counts, kind, difference, room.__ge__)
         assert count is not None
         more = more_of(counts, kind, count)
         options.append(Purchase(kind, count, 0.0, half_of(outlook, more), more, stages=count))

@@ -89,7 +89,8 @@ def start_up(spec: Path, volume: Path, folder: Path) -> dict[str, float]:
     begun = run(spec, volume, said)
     found = json.loads(said.read_text(encoding="utf-8"))
     before = {"harness: interpreter, plan, digests": found["begun"] - begun}
-    return before | found["spent"] | {"all": found["ended"] - begun}
+    spent: dict[str, float] = found["spent"]
+    return before | spent | {"all": found["ended"] - begun}
 
 
 def show(times: dict[str, list[dict[str, float]]]) -> None:

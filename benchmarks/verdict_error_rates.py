@@ -18,7 +18,9 @@ import argparse
 import itertools
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -27,6 +29,7 @@ from harness.results.verdict.evidence import Evidence, ScoredRun
 from harness.results.verdict.verdict import judge
 from harness.row.reported import Reported
 from harness.stats.paired import paired, sign_test
+from harness.stats.variance import Index
 
 RUNS = 2000
 LIMIT, TARGET = 0.05, 0.95
@@ -118,7 +121,8 @@ def evidence(case: Case, grades: np.ndarray, random: np.random.Generator) -> Evi
     else:
         out = random.random(case.prompts) < case.dropped
     kept = np.flatnonzero(~out)
-    runs, known = {}, {}
+    runs: dict[Index, ScoredRun] = {}
+    known: dict[Index, Mapping[Any, float]] = {}
     for a, c in itertools.product(range(grades.shape[0]), range(grades.shape[1])):
         row = grades[a, c, kept]
         metric = MetricValue(
@@ -148,7 +152,11 @@ def simulate(case: Case, runs: int, seed: int = 0) -> Rates:
             case.margin,
         ).verdict
         names.append(found.name)
-        covered += found.low <= case.difference <= found.high  # type: ignore[operator]
+        assert found.low is not None
+        assert found.high is not None
+        assert found.reproduced_low is not None
+        assert found.reproduced_high is not None
+        covered += found.low <= case.difference <= found.high
         # Of one training it is the interval of that model's score.
         truth = expected[number, 0] if case.trainings == 1 else 100 * case.mean
         own += found.reproduced_low <= truth <= found.reproduced_high
@@ -186,8 +194,10 @@ def simulate_pairs(case: Case, runs: int, seed: int = 0) -> Told:
     seen = []
     for ours, theirs in zip(first, second, strict=True):
         found = paired(ours.tolist(), theirs.tolist(), (0, 100))
-        covered += found.low <= case.difference <= found.high  # type: ignore[operator]
-        outside += not found.low <= 0 <= found.high  # type: ignore[operator]
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= case.difference <= found.high
+        outside += not found.low <= 0 <= found.high
         seen.append(found.smallest_seen)
         gap = ours.mean(axis=0) - theirs.mean(axis=0)
         p = sign_test(int((gap > 0).sum()), int((gap < 0).sum()))

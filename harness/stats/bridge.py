@@ -23,13 +23,13 @@ an interval from one or two models holds the other models of the boards in 95 to
 (benchmarks/judge_bridge.py)."""
 NEAREST = 0.0005
 """To a share of 0 or 1 that a score is taken to be."""
-PRIOR_MEDIAN, PRIOR_SCALE, PRIOR_DF = 0.75, 1.2, 8
+PRIOR_MEDIAN, PRIOR_SCALE, PRIOR_DF = 0.45, 1.0, 8
 """Prior of the spread's logarithm where there are more models: Student's t about log(PRIOR_MEDIAN).
 
 Nine pairs of judges on AlpacaEval's published boards (5 to 28 models each; Paule-Mandel) have spreads
 of 0.04 to 0.96 log-odds, whose logarithms have the mean log(0.20) and a standard deviation of 0.99,
-with eight degrees of freedom. The median is taken higher than theirs and the scale wider, so that
-coverage is about 95 % for spreads of up to ten points as well (benchmarks/README.md, also of others).
+with eight degrees of freedom. The median is taken higher than theirs, so that coverage is about 95 %
+for spreads of up to ten points as well (benchmarks/README.md, also of priors that cover more).
 """
 _GRID = [-6.0 + 0.1 * step for step in range(96)]
 """Logarithms of the spread over which its posterior is summed: 0.002 to 33 log-odds."""

@@ -248,7 +248,9 @@ def in_study(line: MatrixLine, marked: bool = True) -> str:
 def _cost(c: Cells) -> str:
     costs = []
     if c.calls is not None:
-        costs.append(f"{c.calls} calls, {c.prompt_tokens} + {c.completion_tokens} tokens")
+        costs.append(
+            f"{c.calls} call{'s' * (c.calls != 1)}, {c.prompt_tokens} + {c.completion_tokens} tokens"
+        )
     if c.usd and costs:
         costs.append(numbers.dollars(c.usd))
     if c.env_wall_seconds is not None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from pydantic import JsonValue
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from harness.artefact.keys import Files
 from harness.common import numbers
@@ -71,8 +71,8 @@ def show_verification(
         console.file.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
         return code
     if not lines:
-        name = escape(plain(loaded.row.row))
-        console.print(f"{name}: neither reports nor measures a score", highlight=False)
+        name = plain(loaded.row.row)
+        print_hanging(console, f"{name}: neither reports nor measures a score")
     for line in lines:
         _show(console, line)
     for heading, notes in [*_notes(lines), *([("faults", faults)] if faults else [])]:
@@ -138,10 +138,8 @@ def _show(console: Console, line: MatrixLine) -> None:
     name = line.cells.verdict
     colour = COLOURS.get(name, "yellow")
     metric = f" {line.cells.metric}" if line.cells.metric else ""
-    console.print(
-        f"[bold]{escape(plain(line.row.row))}[/]{escape(plain(metric))}: [{colour}]{name}[/]",
-        highlight=False,
-    )
+    row = Text(plain(line.row.row), "bold")
+    print_hanging(console, Text.assemble(row, f"{plain(metric)}: ", (name, colour)))
     parts = [*sentences(line), *[("settle", line.looks)] * bool(line.looks)]
     width = max(len(heading) for heading, _ in parts)
     for heading, text in parts:

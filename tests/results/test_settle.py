@@ -63,6 +63,7 @@ def test_a_second_training_comes_before_all_else_and_it_stops_at_a_decision(tmp_
     assert looks[0].verdict == "inconclusive"
     assert "buying 1 more training, about $0.00" in text or "more trainings" in text
     assert looks[1].counts[0] > 1
+    assert text.count("there already") == text.count("4 stages are there already") == 1
     assert looks[-1].verdict == "reproduced"
     assert looks[-1].next is None
     assert [look.level for look in looks] == levels(5)[: len(looks)]

@@ -303,8 +303,7 @@ def _over_budget(stage: StagePlan) -> str:
     if limits.usd is not None and usd is not None and usd > limits.usd:
         passed.append(f"${limits.usd:g}")
     if limits.usd is not None and usd is None:
-        table = prices.table_file()
-        return f"{NO_PRICE}: add it to {table} to run this"
+        return f"{NO_PRICE}: add it to {prices.place()}, to run this"
     return f"exceeds the budget of {' and '.join(passed)} for a stage" if passed else ""
 
 

@@ -115,6 +115,8 @@ class MatrixLine:
     """What `harness settle` saw last, which the verdict keeps to; empty where it saw nothing."""
     looks: str = ""
     """The same in full: its terms and interval, and what the spec lacks to count what it bought."""
+    has_ended: bool = False
+    """Whether it buys nothing more."""
     with_bought: Weighed | None = None
     """The verdict with all that it bought, where the spec names fewer replicates."""
 

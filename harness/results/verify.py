@@ -160,7 +160,7 @@ def sentences(line: MatrixLine) -> list[tuple[str, str]]:
         ("difference", _difference(line)),
         ("margin", _margin(line)),
         ("verdict", _verdict(line)),
-        ("to decide it", more(line.counted, reported) or _to_compare(line)),
+        ("to decide it", more(line.counted, reported) * (not line.has_ended) or _to_compare(line)),
         ("assumed", assumed(line.counted)),
         ("not counted", _not_counted(line)),
     ]
@@ -383,7 +383,7 @@ def _difference(line: MatrixLine) -> str:
     interval = numbers.interval(verdict.low, verdict.high, weighed.digits, signed=True)
     if not interval:
         return text
-    text += f", 95 % interval {interval}"
+    text += f", 95 % interval {interval}{', as of a single look' * bool(line.last_look)}"
     if weighed.assumed:
         text += (
             f", with a standard deviation of {weighed.assumed:g} between trainings allowed for on "
@@ -512,8 +512,10 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "assumed_sd_between_trainings": weighed.assumed or None,
         "half_width_with_endless_replicates": known.foretold.limit if known.foretold else None,
         "half_width_of_unjudged": known.foretold.unjudged if known.foretold else None,
-        "chance_with_more": known.foretold.chance if known.foretold else None,
-        "more_only_shows": bool(known.foretold and known.foretold.is_first),
+        "chance_with_more": known.foretold.chance
+        if known.foretold and not line.has_ended
+        else None,
+        "more_only_shows": bool(known.foretold and known.foretold.is_first and not line.has_ended),
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
         "published_answers": asdict(weighed.against)
         if weighed.against and not weighed.is_simulated

@@ -480,6 +480,24 @@ def paid_settler(folder: Path, usd: float, key: str | None = None, **changes: An
     return found
 
 
+def test_all_models_whose_price_is_not_known_are_asked_for_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paid = evaluation(tmp_path / "specs")
+    paid["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
+    spec = row(tmp_path, trained=True, replicates={}, eval=paid)
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"]["teacher"] = {"model": "another", "api_key_env": None}
+    spec.write_text(yaml.safe_dump(tree))
+    (tmp_path / "prices.yaml").write_text("dated: 2026-01-01\nsource: x\nmodels: {}\n")
+    monkeypatch.setenv("HARNESS_PRICES", str(tmp_path / "prices.yaml"))
+    found = settler(tmp_path, spec)
+    found.planner.prices = Prices("", {})
+    told = r"the price of another and of gpt-4\.1-mini is not\nAdd them to .*, which HARNESS_PRICES"
+    with pytest.raises(InputError, match=told):
+        found.settle(Scored(), Console(file=io.StringIO()))
+
+
 def test_a_start_that_is_refused_leaves_no_course_behind(tmp_path: Path) -> None:
     refused = paid_settler(tmp_path, 5.0, key="ABSENT_KEY", replicates={})
     with pytest.raises(InputError, match="ABSENT_KEY"):

@@ -42,6 +42,7 @@ from harness.cli import (
     verify,
 )
 from harness.cli.signals import StopOrders
+from harness.cli.workspace import broken, echo
 from harness.common.commands import harness, name_volume
 from harness.common.encoding import tolerate_any_terminal
 from harness.errors import Faults, HarnessError, InputError, Interrupted, masked
@@ -161,30 +162,16 @@ def _complain_of(fault: HarnessError) -> None:
     for part in fault.parts:
         _complain(part.message, "")
     for text in filter(None, (fault.count, fault.hint)):
-        click.echo(plain(text), err=True)
+        echo(plain(text), err=True)
 
 
 def _complain(message: str, hint: str) -> None:
     from harness.common.progress import plain
 
     click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo(_broken(f"error: {plain(message)}").removeprefix("error: "), err=True)
+    click.echo(broken(f"error: {plain(message)}", err=True).removeprefix("error: "), err=True)
     if hint:
-        click.echo(plain(hint), err=True)
-
-
-def _broken(text: str) -> str:
-    """The text's lines, broken between words at a terminal's width."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        return text
-    from rich.console import Console
-    from rich.text import Text
-
-    from harness.common.hanging import NEAR, hanging
-
-    console = Console(stderr=True)
-    lines = (hanging(console, Text(line), NEAR, cut_words=False) for line in text.split("\n"))
-    return "\n".join(line.plain for line in lines)
+        echo(plain(hint), err=True)
 
 
 COMMANDS = (

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from harness.cli.options import DATA, VOLUME
-from harness.cli.workspace import Workspace, load_specs, spec_folder, with_workspace
+from harness.cli.workspace import Workspace, echo, load_specs, spec_folder, with_workspace
 
 MOST_NAMES = 5
 ELSEWHERE = "not among the specs looked at; name them with --specs"
@@ -48,25 +48,25 @@ def gc(
         courses = {path: row for path, row in files(store.root).items() if row not in names}
         items = collect(store, rows, planners, settled, list(courses.values()))
         for path, row in courses.items():
-            click.echo(f"kept: all of {row}, which harness settle bought for ({path}): {ELSEWHERE}")
+            echo(f"kept: all of {row}, which harness settle bought for ({path}): {ELSEWHERE}")
         in_use, kept = uses(store), {}
         for item in items:
             if words := used_by(store, item, in_use):
                 kept[item] = words
-                click.echo(f"kept: {item.name}, for {words}")
+                echo(f"kept: {item.name}, for {words}")
         items = [item for item in items if item not in kept]
         others = strangers(store, items, rows)
     size = 0
     for item in items:
         size += item.size
-        click.echo(f"{item.name}  {byte_size(item.size)}  {item.why}")
+        echo(f"{item.name}  {byte_size(item.size)}  {item.why}")
     if others:
         more = ", ..." * (len(others) > MOST_NAMES)
         told = f"{counted(len(others), 'row')} ({', '.join(others[:MOST_NAMES])}{more})"
-        click.echo(f"some of it was made for {told}: {ELSEWHERE}")
+        echo(f"some of it was made for {told}: {ELSEWHERE}")
     words = f"{len(items)} item{'' if len(items) == 1 else 's'}, {byte_size(size)}"
     if yes:
         remove(store, items)
-        click.echo(f"removed {words}")
+        echo(f"removed {words}")
     else:
-        click.echo(f"{words}" + ("; add --yes to remove them" if items else ""))
+        echo(f"{words}" + ("; add --yes to remove them" if items else ""))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import DATA, EXECUTOR, SCALE, VOLUME
-from harness.cli.workspace import Workspace, make_console, with_workspace
+from harness.cli.workspace import Workspace, echo, make_console, with_workspace
 from harness.common.commands import harness
 from harness.errors import HarnessError, InputError
 
@@ -48,7 +48,7 @@ def replay(name: str, kinds: tuple[str, ...], workspace: Workspace) -> None:
     if is_crate(name):
         with opened(Path(name), workspace.executor) as crate:
             for note in crate.notes:
-                click.echo(f"note: {note}", err=True)
+                echo(f"note: {note}", err=True)
             runner = workspace.runner(crate, make_console())
             _replay(runner, crate.plan, kinds, name, mount_of(Path(name)))
             if not kinds:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
-from harness.cli.workspace import Workspace, end_with_damaged, rows_of, with_workspace
+from harness.cli.workspace import Workspace, echo, end_with_damaged, rows_of, with_workspace
 
 SELECTION = "selection"
 """The folder of the page of rows that were named, beside that of all."""
@@ -50,5 +50,5 @@ def report(
     if out is None:
         out = workspace.results_folder(rows) / (SELECTION if specs else "") / "report.html"
     sentence, damaged = write_report(rows, planners, out, outputs, every_row)
-    click.echo(sentence)
+    echo(sentence)
     end_with_damaged(damaged)

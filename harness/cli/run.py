@@ -73,7 +73,7 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
     not_run: Sequence[StagePlan] = ()
     for row_plan in plans:
         if stages and not any(s.stage in stages for s in row_plan.stages):
-            console.print(f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
+            print_hanging(console, f"row {row_plan.row.row} has no {' or '.join(stages)} stage")
     unusable: dict[str, Unusable] = {}
     try:
         runner = workspace.runner(planner, console)
@@ -99,7 +99,7 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
         data = row_plan.stages[-1] if row_plan.stages else None
         if data is not None and data.stage == "gen" and data.artefact is not None:
             card = data.artefact.folder / "card.md"
-            console.print(f"row {row_plan.row.row}: its data card is {card}", markup=False)
+            print_hanging(console, f"row {row_plan.row.row}: its data card is {card}")
     if failures:
         raise StagesFailed(failures, not_run)
     judged = [p for p in plans if any(s.stage == "judge" and s.artefact for s in p.stages)]

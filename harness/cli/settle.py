@@ -46,6 +46,7 @@ def settle(
     Exit codes: 0 reproduced, 3 not reproduced, 4 open. A dry run that can say what it would buy
     exits 0, whatever the verdict.
     """
+    from harness.common.progress import say
     from harness.results.settle import Settler
     from harness.results.verify import NOT_REPRODUCED, REPRODUCED, UNDECIDED
 
@@ -61,11 +62,11 @@ def settle(
     console = make_console()
     if dry_run:
         for line in settler.foretold():
-            console.print(line, markup=False, highlight=False)
+            say(console, line)
         return
     planner.store.prepare()
     verdict = settler.settle(workspace.new_executor(), console)
     for line in settler.kept():
-        console.print(line, markup=False, highlight=False)
+        say(console, line)
     codes = {"reproduced": REPRODUCED, "not reproduced": NOT_REPRODUCED}
     sys.exit(codes.get(verdict, UNDECIDED))

@@ -9,6 +9,7 @@ import click
 from harness.cli.options import ANY_EXECUTOR, DATA, SCALE, VOLUME
 from harness.cli.workspace import (
     Workspace,
+    echo,
     end_with_damaged,
     make_console,
     matrix_lines,
@@ -78,21 +79,21 @@ def table(
     elif listed:
         show_matrix(make_console(), listed)
     elif not lines:
-        click.echo("none of these rows is trained or evaluated")
+        echo("none of these rows is trained or evaluated")
     if form is None:
         show_agreement(make_console(), agreements)
     if left_out:
-        click.echo(f"{left_out} (--all shows them all)", err=form is not None)
+        echo(f"{left_out} (--all shows them all)", err=form is not None)
     unmeasured = data_alone(rows)
     if unmeasured:
-        click.echo(unmeasured, err=form is not None)
+        echo(unmeasured, err=form is not None)
     if out is None and not specs and form is None:
         out = workspace.results_folder(rows)
         if not listed and not out.exists():
-            click.echo("nothing written", err=True)
+            echo("nothing written", err=True)
             end_with_damaged(damaged)
             return
     if out is not None:
         write_all(lines, out, agreements, every_row)
-        click.echo(f"written: {out / 'matrix.md'}, matrix.csv and tables/", err=True)
+        echo(f"written: {out / 'matrix.md'}, matrix.csv and tables/", err=True)
     end_with_damaged(damaged)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.options import SPECS
-from harness.cli.workspace import inputs_folder, load_specs
+from harness.cli.workspace import echo, inputs_folder, load_specs
 from harness.errors import DataAbsent, Faults, InputError, NotFetched
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def validate(specs: tuple[Path, ...], inputs: Path | None) -> None:
     if faults:
         raise Faults([InputError(f"{at}: {text}", hint) for (at, text), hint in faults.items()], of)
     for line in lines:
-        click.echo(line)
-    click.echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault{summary}")
+        echo(line)
+    echo(f"{len(rows)} row{'s' if len(rows) > 1 else ''}, no fault{summary}")
 
 
 def _readings(rows: "list[LoadedRow]", inputs: Path | None, faults: Told) -> list[str]:

@@ -193,7 +193,7 @@ def end_with_damaged(damaged: "dict[str, Unusable]") -> None:
     for row, fault in damaged.items():
         rows.setdefault(str(fault), []).append(row)
     for message, names in rows.items():
-        click.echo(f"warning: {', '.join(names)}: {plain(message)}", err=True)
+        echo(f"warning: {', '.join(names)}: {plain(message)}", err=True)
     if damaged:
         sys.exit(HarnessError.exit_code)
 
@@ -245,7 +245,7 @@ def tell_faulty(usable: "Usable") -> None:
     count = len(usable.faulty)
     if count:
         summary = f"{count} spec{'s have' if count > 1 else ' has'} faults"
-        click.echo(f"warning: {summary}: `harness validate specs` lists them", err=True)
+        echo(f"warning: {summary}: `harness validate specs` lists them", err=True)
 
 
 def spec_folder() -> Path:
@@ -293,21 +293,21 @@ def plan_rows(
             e.message = f"{loaded.path}: {fault}"
             if not isinstance(e, Damaged):
                 raise
-            click.echo(f"left out: {e.message}", err=True)
+            echo(f"left out: {e.message}", err=True)
             if fault in damaged:
                 e.message = f"{loaded.path}, {damaged[fault].message}"
             damaged[fault] = e
     if absent:
         from harness.common.progress import plain
 
-        click.echo("left out, because their given data is absent:", err=True)
+        echo("left out, because their given data is absent:", err=True)
         for data, left_out in absent.items():
-            click.echo(plain(f"  {data}: {', '.join(left_out)}"), err=True)
+            echo(plain(f"  {data}: {', '.join(left_out)}"), err=True)
         hint = "\n".join(filter(None, ways_out))
         if rows and not plans:
             raise InputError("no row is left", hint)
         if hint:
-            click.echo(hint, err=True)
+            echo(hint, err=True)
     return plans
 
 
@@ -374,6 +374,26 @@ NARROWEST = 20
 
 PIPED = 200
 """Columns of a table without a terminal."""
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print lines; at a terminal those that are longer hang, as `print_hanging` has them."""
+    click.echo(broken(text, err), err=err)
+
+
+def broken(text: str, err: bool = False) -> str:
+    """The text's lines, broken between words at a terminal's width."""
+    stream = sys.stderr if err else sys.stdout
+    if stream is None or not stream.isatty():
+        return text
+    from rich.console import Console
+    from rich.text import Text
+
+    from harness.common.hanging import NEAR, hanging
+
+    console = Console(stderr=err)
+    lines = (hanging(console, Text(line), NEAR, cut_words=False) for line in text.split("\n"))
+    return "\n".join(line.plain for line in lines)
 
 
 def make_console() -> "Console":

@@ -20,7 +20,7 @@ def hanging(console: Console, line: Text, column: int, cut_words: bool = True) -
     column = column if console.width >= column + LEAST else NEAR
     first, *others = line.split("\n", allow_blank=True)
     if others:
-        below = (Text(" " * column) + other for other in others)
+        below = (Text(" " * column) + other if other else other for other in others)
         lines = (hanging(console, part, column, cut_words) for part in (first, *below))
         return Text("\n").join(lines)
     if console.soft_wrap or line.cell_len <= console.width:

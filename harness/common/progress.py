@@ -22,6 +22,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from harness.common.hanging import print_hanging
 from harness.errors import Interrupted
 
 PLAIN_SECONDS = 5.0
@@ -92,8 +93,9 @@ def counted(count: int, unit: str) -> str:
 
 
 def say(console: Console, text: str, style: str | None = None) -> None:
-    """Print text as it is: nothing in it is markup, no number is coloured."""
-    console.print(text, style=style, highlight=False, markup=False)
+    """Print each line of the text as `print_hanging` does; no number is coloured."""
+    for line in text.split("\n"):
+        print_hanging(console, Text(line, style or ""))
 
 
 class _TimeRemaining(TimeRemainingColumn):
@@ -110,7 +112,7 @@ class StageView(ABC):
         self._plain = PlainLines(self.say)
 
     def __enter__(self) -> Self:
-        self._console.print(f"[bold]{escape(self._title)}[/]", highlight=False, soft_wrap=True)
+        say(self._console, self._title, "bold")
         self._plain.begin()
         return self
 

@@ -29,7 +29,7 @@ class Reading:
     def __str__(self) -> str:
         if self.unread:
             return f"{self.name}: not looked at: {self.unread}"
-        text = f"{self.name}: {self.records:,} records ({self.layout})"
+        text = f"{self.name}: {self.records:,} record{'s' * (self.records != 1)} ({self.layout})"
         if self.dropped:
             text += f", {self.dropped:,} will be dropped: {self.rules}"
         return "; ".join([text, *self.notes])

@@ -73,6 +73,12 @@ def table_file() -> Path:
     return root() / FILE
 
 
+def place() -> str:
+    """Where a price is to be added, in words, to stand behind `add it to`."""
+    which = "which" if os.environ.get("HARNESS_PRICES") else "or to the file that"
+    return f"{table_file()}, {which} HARNESS_PRICES names"
+
+
 def load(path: Path | None = None) -> Prices:
     """The table at `path`, else of `table_file`; empty where neither is named and there is none.
 

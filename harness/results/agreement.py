@@ -309,7 +309,7 @@ def _values(a: Agreement) -> list[str]:
 def show_agreement(console: Console, agreements: Sequence[Agreement]) -> None:
     for agreement in agreements:
         first, *rest = sentences(agreement)
-        console.print(plain(first), markup=False, highlight=False)
+        print_hanging(console, plain(first))
         for line in rest:
             print_hanging(console, f"  {plain(line)}")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import JsonValue
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from harness.artefact.metrics import metric_of
 from harness.common import numbers
@@ -110,7 +110,7 @@ def show_comparison(
         return
     for comparison in comparisons:
         heading, *lines = sentences(comparison)
-        console.print(f"[bold]{escape(plain(heading))}[/]", highlight=False)
+        print_hanging(console, Text(plain(heading), "bold"))
         for line in lines:
             print_hanging(console, f"  {plain(line)}")
     if differing or not all(comparison.same for comparison in comparisons):
@@ -119,13 +119,12 @@ def show_comparison(
 
 def _show_settings(console: Console, differing: Sequence[Difference]) -> None:
     if not differing:
-        console.print("The rows differ in nothing but what is studied.", highlight=False)
+        print_hanging(console, "The rows differ in nothing but what is studied.")
         return
-    console.print(
-        "[bold yellow]confounded[/]: the rows differ in more than what is studied, and the difference "
-        "may come of any of it",
-        highlight=False,
+    text = (
+        ": the rows differ in more than what is studied, and the difference may come of any of it"
     )
+    print_hanging(console, Text.assemble(("confounded", "bold yellow"), text))
     for difference in differing:
         print_hanging(console, f"  - {plain(str(difference))}")
 

@@ -291,10 +291,11 @@ class Course:
             return weighed, "", ""
         last, terms, verdict = self.looks[-1], self.terms, weighed.verdict
         ends = numbers.interval(last.low, last.high, weighed.digits, signed=True)
+        level = f"{100 * last.level:.6g} %"
         within = f"{ends}, " if ends else ""
         said = (
             f"settle looked {counted(len(self.looks), 'time')}, of {len(terms.levels)} at most; its "
-            f"own verdict: {last.verdict} at look {len(self.looks)} ({100 * last.level:.6g} %, {within}"
+            f"own verdict: {last.verdict} at look {len(self.looks)} ({level}, {within}"
             f"margin {terms.margin:g}{of_reported(terms)})"
         )
         if terms.row != loaded.row.row:
@@ -302,6 +303,7 @@ class Course:
         if terms.annotations not in (None, annotations_of(loaded, terms.metric)):
             said += "; with other verdicts of the published judge than reported.bridge names now"
         short = f"settle: {last.verdict} at look {len(self.looks)} of {len(terms.levels)}"
+        short += f" ({level} interval of the difference {ends})" * bool(ends)
         name = verdict.name
         if name != last.verdict:
             short += ", to which the verdict keeps"
@@ -313,7 +315,12 @@ class Course:
             said += f"; to count what it bought, write into the spec: {parts}"
             reason, more = with_bought.verdict.reason, with_bought.verdict.more
             reason = f"with what it bought, which the spec does not name, {reason}"
-        verdict = replace(verdict, name=name, reason=f"{short}; {reason}", more=more)
+        if self.has_ended:
+            # Of no further look anything is to be told, such as what would decide it.
+            reason, more = "with what it bought, which the spec does not name", ()
+            reason *= with_bought is not None
+        reason = "; ".join(filter(None, [short, reason]))
+        verdict = replace(verdict, name=name, reason=reason, more=more)
         at_once, looks, planned = weighed.interval, len(self.looks), len(terms.levels)
 
         def interval(level: float) -> tuple[float, float]:

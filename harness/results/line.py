@@ -115,6 +115,8 @@ class MatrixLine:
     """What `harness settle` saw last, which the verdict keeps to; empty where it saw nothing."""
     looks: str = ""
     """The same in full: its terms and interval, and what the spec lacks to count what it bought."""
+    has_ended: bool = False
+    """Whether it buys nothing more."""
     with_bought: Weighed | None = None
     """The verdict with all that it bought, where the spec names fewer replicates."""
 
@@ -248,7 +250,9 @@ def in_study(line: MatrixLine, marked: bool = True) -> str:
 def _cost(c: Cells) -> str:
     costs = []
     if c.calls is not None:
-        costs.append(f"{c.calls} calls, {c.prompt_tokens} + {c.completion_tokens} tokens")
+        costs.append(
+            f"{c.calls} call{'s' * (c.calls != 1)}, {c.prompt_tokens} + {c.completion_tokens} tokens"
+        )
     if c.usd and costs:
         costs.append(numbers.dollars(c.usd))
     if c.env_wall_seconds is not None:

@@ -291,8 +291,9 @@ def _line(
         env_artefacts=" ".join(f"{s.stage}/{s.key[:12]}" for s in stages),
     )
     return MatrixLine(
-        loaded, cells, weighed, plan, held_out, findings, noted, last_look, looks, with_bought
-    )
+        loaded, cells, weighed, plan, held_out, findings, noted, last_look, looks,
+        settled is not None and bool(looks) and settled.has_ended, with_bought,
+    )  # fmt: skip
 
 
 def _with_bought(

@@ -225,7 +225,14 @@ class Settler:
             runner = Runner(self.planner.store, self.planner.files, executor, console)
             stages = runner.begin([plan])  # a start that is refused leaves no course behind
             self.course.save()
-            runner.go_through(stages, [plan], lambda stage: self._paying(stage, plan, what))
+            there = [stage for stage in stages if stage.artefact is not None]
+            if there:
+                verb = "is" if len(there) == 1 else "are"
+                say(console, f"{counted(len(there), 'stage')} {verb} there already")
+            for stage in there:
+                runner.remember(stage, [plan])
+            missing = [stage for stage in stages if stage.artefact is None]
+            runner.go_through(missing, [plan], lambda stage: self._paying(stage, plan, what))
             self.planner.files.save()
             self._plans.clear()
             foretold.cache_clear()  # what it took is what more of it is expected to take
@@ -500,12 +507,11 @@ def _price(stages: Sequence[StagePlan], what: str) -> float:
                 f"what {what} costs is not known: {stage.estimate.unknown}",
                 f"Fetch it first: {harness('fetch', stage.target)}",
             )
-        if stage.usd() is None:
-            model = " and of ".join(stage.unpriced)
-            raise InputError(
-                f"what {what} costs is not known: the price of {model} is not",
-                f"Add it to {prices.table_file()}, or to the file that HARNESS_PRICES names.",
-            )
+    if unpriced := list(dict.fromkeys(model for s in stages for model in s.unpriced)):
+        raise InputError(
+            f"what {what} costs is not known: the price of {' and of '.join(unpriced)} is not",
+            f"Add {'it' if len(unpriced) == 1 else 'them'} to {prices.place()}.",
+        )
     return math.fsum(stage.usd() or 0.0 for stage in stages)
 
 

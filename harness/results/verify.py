@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from pydantic import JsonValue
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from harness.artefact.keys import Files
 from harness.common import numbers
@@ -71,8 +71,8 @@ def show_verification(
         console.file.write(json.dumps(metrics, indent=2, allow_nan=False) + "\n")
         return code
     if not lines:
-        name = escape(plain(loaded.row.row))
-        console.print(f"{name}: neither reports nor measures a score", highlight=False)
+        name = plain(loaded.row.row)
+        print_hanging(console, f"{name}: neither reports nor measures a score")
     for line in lines:
         _show(console, line)
     for heading, notes in [*_notes(lines), *([("faults", faults)] if faults else [])]:
@@ -138,10 +138,8 @@ def _show(console: Console, line: MatrixLine) -> None:
     name = line.cells.verdict
     colour = COLOURS.get(name, "yellow")
     metric = f" {line.cells.metric}" if line.cells.metric else ""
-    console.print(
-        f"[bold]{escape(plain(line.row.row))}[/]{escape(plain(metric))}: [{colour}]{name}[/]",
-        highlight=False,
-    )
+    row = Text(plain(line.row.row), "bold")
+    print_hanging(console, Text.assemble(row, f"{plain(metric)}: ", (name, colour)))
     parts = [*sentences(line), *[("settle", line.looks)] * bool(line.looks)]
     width = max(len(heading) for heading, _ in parts)
     for heading, text in parts:
@@ -162,7 +160,7 @@ def sentences(line: MatrixLine) -> list[tuple[str, str]]:
         ("difference", _difference(line)),
         ("margin", _margin(line)),
         ("verdict", _verdict(line)),
-        ("to decide it", more(line.counted, reported) or _to_compare(line)),
+        ("to decide it", more(line.counted, reported) * (not line.has_ended) or _to_compare(line)),
         ("assumed", assumed(line.counted)),
         ("not counted", _not_counted(line)),
     ]
@@ -385,7 +383,7 @@ def _difference(line: MatrixLine) -> str:
     interval = numbers.interval(verdict.low, verdict.high, weighed.digits, signed=True)
     if not interval:
         return text
-    text += f", 95 % interval {interval}"
+    text += f", 95 % interval {interval}{', as of a single look' * bool(line.last_look)}"
     if weighed.assumed:
         text += (
             f", with a standard deviation of {weighed.assumed:g} between trainings allowed for on "
@@ -514,8 +512,10 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "assumed_sd_between_trainings": weighed.assumed or None,
         "half_width_with_endless_replicates": known.foretold.limit if known.foretold else None,
         "half_width_of_unjudged": known.foretold.unjudged if known.foretold else None,
-        "chance_with_more": known.foretold.chance if known.foretold else None,
-        "more_only_shows": bool(known.foretold and known.foretold.is_first),
+        "chance_with_more": known.foretold.chance
+        if known.foretold and not line.has_ended
+        else None,
+        "more_only_shows": bool(known.foretold and known.foretold.is_first and not line.has_ended),
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
         "published_answers": asdict(weighed.against)
         if weighed.against and not weighed.is_simulated

@@ -111,8 +111,8 @@ class BridgingModel(Spec):
     outputs: PublishedFile
     """Its answers, to be judged by the row's judge; with their sha256."""
     annotations: PublishedFile
-    """The published judge's verdicts on them, against its baseline (`reported.judge.baseline`); with
-    their sha256."""
+    """The published judge's verdicts on them, against its baseline (`reported.judge.baseline`), in
+    AlpacaEval's form (docs/results.md, annotations.json); with their sha256."""
     prompts: Annotated[int, Field(ge=FEWEST_PROMPTS)] | None = None
     """A seeded sample of so many of the row's prompts, 30 at least, of each of several sets; left open,
     all of them."""
@@ -132,8 +132,8 @@ class ReportedNumbers(Spec, Mapping[str, Reported]):
     """The column of `outputs` with the model's answers, where files such as AlpaGasus's have several
     models'; left open: they are in alpaca_eval's format."""
     annotations: PublishedFiles = ()
-    """The judge's verdicts that it published for this row; or a list of several files. Each with its
-    sha256."""
+    """The judge's verdicts that it published for this row, in AlpacaEval's form (docs/results.md,
+    annotations.json); or a list of several files. Each with its sha256."""
     bridge: tuple[BridgingModel, ...] = ()
     """Where the row's judge is another: what tells how the two judges differ."""
 

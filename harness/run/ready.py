@@ -8,7 +8,7 @@ The stages check the same, and more, with the same functions.
 import contextlib
 import itertools
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -129,12 +129,7 @@ def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor:
     for called in (*planned.endpoints, planned.served):
         if called is not None and called.base_url is not None:
             _check_reachable(planned, called.base_url, executor)
-    if planned.owner.budget.usd is not None and planned.unpriced:
-        raise InputError(
-            f"row {planned.row} has a budget in dollars, and the price of "
-            f"{' and of '.join(planned.unpriced)}, which its {planned.stage} stage calls, is not known",
-            f"Add it to {prices.table_file()}.",
-        )
+    check_priced([planned])
     for endpoint in planned.endpoints:
         if endpoint.simulated is None and endpoint.api_key_env is not None:
             read_key(
@@ -300,15 +295,39 @@ def check_prices(row: Row) -> None:
     if row.budget.usd is None:
         return
     known = prices.load()
+    callers: dict[str, str] = {}
     for _, stage, params in _reading(row):
-        unpriced = [e.model for e in endpoints_of(params) if known.of(e) is None]
-        if unpriced:
-            with blamed("budget", "usd"):
-                raise InputError(
-                    f"there is a budget in dollars, and the price of {' and of '.join(unpriced)}, "
-                    f"which the {stage} stage calls, is not known",
-                    f"Add it to {prices.table_file()}.",
-                )
+        for endpoint in endpoints_of(params):
+            if known.of(endpoint) is None:
+                callers.setdefault(endpoint.model, f"the {stage} stage")
+    with blamed("budget", "usd"):
+        _refuse_unpriced("there is", callers)
+
+
+def check_priced(stages: Sequence[StagePlan]) -> None:
+    """Raises InputError for a budget in dollars where stages call models whose prices are not known:
+    for all of them at once."""
+    limited = [s for s in stages if s.owner.budget.usd is not None and s.unpriced]
+    rows = list(dict.fromkeys(stage.row for stage in limited))
+    callers: dict[str, str] = {}
+    for stage in limited:
+        of = f"the {stage.stage} stage of {stage.row}"
+        for model in stage.unpriced:
+            callers.setdefault(model, of if len(rows) > 1 else f"its {stage.stage} stage")
+    whose = f"row {rows[0]} has" if len(rows) == 1 else f"rows {', '.join(rows)} have"
+    _refuse_unpriced(whose, callers)
+
+
+def _refuse_unpriced(whose: str, callers: Mapping[str, str]) -> None:
+    """Raises InputError where there are any; callers: model -> the first stage that calls it."""
+    if callers:
+        models = " and of ".join(
+            f"{model}, which {stage} calls," for model, stage in callers.items()
+        )
+        raise InputError(
+            f"{whose} a budget in dollars, and the price of {models} is not known",
+            f"Add {'it' if len(callers) == 1 else 'them'} to {prices.place()}.",
+        )
 
 
 def endpoints(row: Row) -> Iterator[Endpoint]:

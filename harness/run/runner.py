@@ -166,6 +166,7 @@ class Runner:
             ready.check(plan, self.files, () if pays else only)
             if pays:
                 self.downloads.note_not_fetched(plan, only)
+        ready.check_priced(stages)
         for stage in stages:
             ready.check_stage(stage, only, self.store, self.executor.name)
         with env_variables.restored(self._caches()):

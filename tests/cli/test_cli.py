@@ -1202,7 +1202,7 @@ def test_a_plan_remembers_what_it_read_of_the_given_files(
     (place / "specs" / "tasks.json").write_text('[{"instruction": "Say yes.", "output": "yes"}]')
     spec = write_row(place / "specs", "two", gen=None, data="tasks.json")
     first = command("plan", spec).stdout
-    assert "data: tasks.json: 1 records" in first
+    assert "data: tasks.json: 1 record" in first
     monkeypatch.setattr(training_data, "_read_data", not_expected)
     assert command("plan", spec).stdout == first
 

@@ -234,10 +234,19 @@ def test_a_budget_in_dollars_for_a_model_without_a_price_is_refused_before_anyth
     done = command("run", "--volume", tmp_path / "runs", spec)
     assert done.exit_code == 2
     assert "the price of another, which its gen stage calls, is not known" in done.output
-    assert f"Add it to {table}." in done.output.replace("\n", " ")
+    assert f"Add it to {table}, which HARNESS_PRICES names." in done.output.replace("\n", " ")
     # A path may be longer than a line.
     said = planned(tmp_path, spec).replace(" ", "")
-    assert f"no known price: add it to {table} to run this".replace(" ", "") in said
+    where = f"no known price: add it to {table}, which HARNESS_PRICES names, to run this"
+    assert where.replace(" ", "") in said
+    # All of them are asked for at once, of all rows.
+    judged = evaluation(tmp_path / "specs", {"model": "third", "api_key_env": None})
+    other = write_row(tmp_path / "specs", "two", eval=judged)
+    other.write_text(other.read_text() + "budget: {usd: 5}\n")
+    done = command("run", "--volume", tmp_path / "runs", spec, other)
+    assert "rows one, two have a budget in dollars, and the price of another, " in done.output
+    assert "another, which the gen stage of one calls, and of third, which the " in done.output
+    assert f"Add them to {table}, which HARNESS_PRICES names." in done.output
 
 
 @pytest.mark.parametrize("stage", ["gen", "judge"])
@@ -257,6 +266,6 @@ def test_validate_refuses_a_budget_in_dollars_with_a_model_of_no_known_price(
         f"{spec}:{line}:3: there is a budget in dollars, and the price of unpriced, which the {stage} "
         "stage calls, is not known\n"
     ) in done.stderr
-    assert f"Add it to {table}." in done.stderr
+    assert f"Add it to {table}, which HARNESS_PRICES names." in done.stderr
     table.write_text(table.read_text() + "  unpriced: {prompt: 1, completion: 1}\n")
     assert command("validate", spec).exit_code == 0

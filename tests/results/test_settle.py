@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,7 @@ def test_a_second_training_comes_before_all_else_and_it_stops_at_a_decision(tmp_
     assert looks[0].verdict == "inconclusive"
     assert "buying 1 more training, about $0.00" in text or "more trainings" in text
     assert looks[1].counts[0] > 1
+    assert text.count("there already") == text.count("4 stages are there already") == 1
     assert looks[-1].verdict == "reproduced"
     assert looks[-1].next is None
     assert [look.level for look in looks] == levels(5)[: len(looks)]
@@ -133,9 +135,11 @@ def test_verify_and_table_keep_to_what_the_looks_said(tmp_path: Path) -> None:
     with pytest.raises((IndexError, HarnessError)):
         beginning.settle(Scored(), Console(file=io.StringIO()))  # stopped after its first look
     (line,) = lines(tmp_path / "runs", spec)
-    said = "settle: inconclusive at look 1 of 5, to which the verdict keeps"
+    look = "settle: inconclusive at look 1 of 5 (99.9988 % interval of the difference -"
+    said = "), to which the verdict keeps"
     assert line.cells.verdict == "inconclusive"
-    assert line.cells.verdict_reason.startswith(f"{said}; difference between ")
+    assert line.cells.verdict_reason.startswith(look)
+    assert f"{said}; difference between " in line.cells.verdict_reason
     assert "settle looked" not in "".join(shown(line).values())
     assert line.looks.startswith(
         "settle looked 1 time, of 5 at most; its own verdict: inconclusive at look 1 (99.9988 %, "
@@ -145,7 +149,10 @@ def test_verify_and_table_keep_to_what_the_looks_said(tmp_path: Path) -> None:
     result = command("verify", spec, "--volume", tmp_path / "runs", "--executor", "local")
     assert result.exit_code == 4
     assert "win_rate: inconclusive" in result.output
-    assert f"inconclusive: {said}" in " ".join(result.output.split())
+    text = " ".join(result.output.split())
+    assert f"inconclusive: {look}" in text
+    assert said in text
+    assert re.search(r"95 % interval \S+ to \S+, as of a single look", text)
     assert "settle looked 1 time" in result.output
     # At the row with another judge nothing was looked.
     parts = evaluation(tmp_path / "specs")
@@ -235,14 +242,20 @@ def test_what_it_bought_is_not_asked_for_again(tmp_path: Path) -> None:
     (line,) = lines(tmp_path / "runs", spec)
     said = f"to count what it bought, write into the spec: replicates: {{judge: {judgings}}}"
     assert said in line.looks
-    assert "settle: inconclusive at look 2 of 2; with what it bought" in line.cells.verdict_reason
+    look = "settle: inconclusive at look 2 of 2 (95.5575 % interval of the difference +"
+    assert line.cells.verdict_reason.startswith(look)
+    assert line.cells.verdict_reason.endswith(
+        "); with what it bought, which the spec does not name"
+    )
     assert "into the spec" not in line.cells.verdict_reason
     assert "1 more judging" not in line.cells.verdict_reason
     assert line.cells.replicates == 1
     result = command("verify", spec, "--volume", tmp_path / "runs", "--executor", "local")
     text = " ".join(result.output.split())
     assert said in text
+    assert f"inconclusive: {look}" in text
     assert "1 more judging" not in text
+    assert "to decide it" not in text  # its looks are over
     assert "asked once" not in text
     named = row(tmp_path, value=37.0, gen=None, train=None, replicates={"judge": judgings})
     (line,) = lines(tmp_path / "runs", named)
@@ -466,6 +479,24 @@ def paid_settler(folder: Path, usd: float, key: str | None = None, **changes: An
     price = Price(prompt=100.0, completion=100.0)
     found.planner.prices = Prices("2026-01-01", {"gpt-4.1-mini": price})
     return found
+
+
+def test_all_models_whose_price_is_not_known_are_asked_for_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paid = evaluation(tmp_path / "specs")
+    paid["judge"]["judge"] = {"model": "gpt-4.1-mini", "api_key_env": None}
+    spec = row(tmp_path, trained=True, replicates={}, eval=paid)
+    tree = yaml.safe_load(spec.read_text())
+    tree["gen"]["teacher"] = {"model": "another", "api_key_env": None}
+    spec.write_text(yaml.safe_dump(tree))
+    (tmp_path / "prices.yaml").write_text("dated: 2026-01-01\nsource: x\nmodels: {}\n")
+    monkeypatch.setenv("HARNESS_PRICES", str(tmp_path / "prices.yaml"))
+    found = settler(tmp_path, spec)
+    found.planner.prices = Prices("", {})
+    told = r"the price of another and of gpt-4\.1-mini is not\nAdd them to .*, which HARNESS_PRICES"
+    with pytest.raises(InputError, match=told):
+        found.settle(Scored(), Console(file=io.StringIO()))
 
 
 def test_a_start_that_is_refused_leaves_no_course_behind(tmp_path: Path) -> None:

@@ -178,8 +178,8 @@ def test_what_was_read_once_is_known_by_its_bytes_and_settings(
 
 def test_an_artefacts_own_data_are_read_as_they_are(tmp_path: Path) -> None:
     text = lines(DatasetExample("a", "q", output="a", origin="imported").row())
-    assert "1 records (harness: id, " in told(importing_row(tmp_path, text))[0]
-    assert "1 records (instruction, input, output" in told(row_of(tmp_path / "b", text))[0]
+    assert "1 record (harness: id, " in told(importing_row(tmp_path, text))[0]
+    assert "1 record (instruction, input, output" in told(row_of(tmp_path / "b", text))[0]
 
 
 def test_a_parquet_file_that_cannot_be_read_here_is_said_not_to_be_looked_at(
@@ -202,7 +202,7 @@ def test_neither_plan_nor_validate_imports_what_stages_need(tmp_path: Path) -> N
         [sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=True
     )
     assert ran.stdout.splitlines()[-1] == "set()"
-    assert ran.stdout.count("data: data.jsonl: 1 records (instruction, input, output)") == 2
+    assert ran.stdout.count("data: data.jsonl: 1 record (instruction, input, output)") == 2
 
 
 def test_marks_within_a_file_put_together_of_several_are_no_text(tmp_path: Path) -> None:

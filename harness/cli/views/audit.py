@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from harness.artefact.manifest import Finding
 from harness.audit.model import MOST_DIGITS, SEVERITIES, Result, finite
 from harness.common import numbers
-from harness.common.hanging import hanging
+from harness.common.hanging import hanging, print_hanging
 from harness.common.progress import plain
 from harness.results.published import PublishedAudit
 
@@ -55,7 +54,7 @@ def show_audits(console: Console, results: Sequence[Result]) -> None:
     parts = [_number_of(len(results), "result"), finding_counts or "no finding"]
     if finding_counts and clean:
         parts.append(f"{clean} without one")
-    console.print(f"[bold]{', '.join(parts)}[/]", highlight=False)
+    _print(console, Text(", ".join(parts), "bold"), 0)
 
 
 def show_published(console: Console, audit: PublishedAudit) -> None:
@@ -144,10 +143,8 @@ def _so_too(names: Sequence[str]) -> str:
 
 
 def _show(console: Console, result: Result, common: CommonFindings) -> None:
-    console.print(
-        f"[bold]{escape(_line(result.path))}[/] [dim]{escape(_line(result.kind))}[/]",
-        highlight=False,
-        soft_wrap=True,
+    print_hanging(
+        console, Text.assemble((_line(result.path), "bold"), " ", (_line(result.kind), "dim"))
     )
     for line in _numbers(result):
         _print(console, line, 2)

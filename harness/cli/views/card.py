@@ -5,8 +5,10 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from harness.common.commands import harness
+from harness.common.hanging import print_hanging
 from harness.common.progress import plain
 from harness.errors import HarnessError
 from harness.gen.card.record import Card
@@ -33,17 +35,21 @@ def show_card(console: Console, card: Card, row: str = "") -> None:
             "make it anew.",
         ) from None
     for part in parts:
-        console.print(part, highlight=False)
+        if isinstance(part, Text):
+            print_hanging(console, part)
+        else:
+            console.print(part, highlight=False)
 
 
-def _parts(card: Card, row: str) -> Iterator[str | Table]:
+def _parts(card: Card, row: str) -> Iterator[Text | Table]:
     parts = sections(card, row)
     if card["simulated"]:
-        yield f"[yellow]{escape(SIMULATED)}[/]"
+        yield Text(SIMULATED, "yellow")
     for part in parts:
-        yield f"\n[bold]{escape(part.title)}[/]"
+        yield Text()
+        yield Text(part.title, "bold")
         for line in part.lines:
-            yield f"  {escape(plain(line))}"
+            yield Text(f"  {plain(line)}")
         if part.rows:
             yield _table(part)
 

@@ -297,14 +297,13 @@ def _over_budget(stage: StagePlan) -> str:
     usd, tokens = stage.usd(), expected.prompt_tokens + expected.completion_tokens
     passed = []
     if limits.calls is not None and expected.calls > limits.calls:
-        passed.append(f"{limits.calls:,} calls")
+        passed.append(f"{limits.calls:,} call{'s' * (limits.calls != 1)}")
     if limits.tokens is not None and tokens > limits.tokens:
         passed.append(f"{limits.tokens:,} tokens")
     if limits.usd is not None and usd is not None and usd > limits.usd:
         passed.append(f"${limits.usd:g}")
     if limits.usd is not None and usd is None:
-        table = prices.table_file()
-        return f"{NO_PRICE}: add it to {table} to run this"
+        return f"{NO_PRICE}: add it to {prices.place()}, to run this"
     return f"exceeds the budget of {' and '.join(passed)} for a stage" if passed else ""
 
 

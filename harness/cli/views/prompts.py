@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.common.commands import harness
-from harness.common.progress import plain
+from harness.common.hanging import print_hanging
+from harness.common.progress import plain, say
 from harness.data.records import read_records
 from harness.errors import HarnessError, InputError
 from harness.modeling.template_pieces import MASKED, Piece, ending, pieces
@@ -52,6 +53,8 @@ class TemplateExample:
     fields: dict[str, Any]
 
 
+BELOW = 13
+"""The column below which what is said of a name hangs."""
 MADE_UP = {"instruction": "Name two rivers.", "input": "", "output": "The Nile and the Rhine."}
 
 
@@ -63,20 +66,20 @@ def show_prompts(console: Console, loaded: LoadedRow, planner: Planner) -> None:
         raise InputError(f"row {row.row} has no template", _why_none(row))
     example = _example(loaded, planner)
     tokenizer, why = _tokenizer(row, planner)
-    console.print(Text(plain(f"row {row.row}"), style="bold"))
+    say(console, plain(f"row {row.row}"), "bold")
     for stages, template in used:
         for line in _template_lines(stages, template):
-            console.print(line)
+            print_hanging(console, line, BELOW)
         trains = row.train is not None and "train" in stages
         _show_example(console, row if trains else None, template, example, tokenizer, why)
     if len(used) > 1:
         differ = [WORDS[n] for n in WORDS if _content(used[0][1])[n] != _content(used[1][1])[n]]
-        console.print(
-            Text(
-                "\nThe answers are asked for with another template than the model was trained with. "
-                f"What differs: {', '.join(differ)}.",
-                style="yellow",
-            )
+        console.print()
+        say(
+            console,
+            "The answers are asked for with another template than the model was trained with. "
+            f"What differs: {', '.join(differ)}.",
+            "yellow",
         )
 
 
@@ -138,7 +141,7 @@ def _template_lines(stages: str, template: Template) -> Iterator[Text]:
 
 
 def _line(name: str, text: str) -> Text:
-    return Text.assemble((f"  {name:<11}", "bold"), plain(text).replace("\n", "\n" + " " * 13))
+    return Text.assemble((f"  {name:<11}", "bold"), plain(text))
 
 
 def _show_example(
@@ -149,7 +152,7 @@ def _show_example(
     tokenizer: Any,
     why: str,
 ) -> None:
-    console.print(_line("example", example.origin))
+    print_hanging(console, _line("example", example.origin), BELOW)
     arguments = _arguments(example)
     encoder: Encoder | None = None
     train = trained.train if trained is not None else None
@@ -160,25 +163,25 @@ def _show_example(
             encoder = Encoder(tokenizer, template, together, append_end)
             parts = encoder.pieces(**arguments)
         elif template.from_tokenizer:
-            console.print(_line("", f"its text is in the tokenizer, and {why}"))
+            print_hanging(console, _line("", f"its text is in the tokenizer, and {why}"), BELOW)
             return
         else:
             parts = pieces(template, **arguments, append_end=append_end)
     except InputError as e:
-        console.print(_line("fault", f"{e.message}\n{e.hint}"))
+        print_hanging(console, _line("fault", f"{e.message}\n{e.hint}"), BELOW)
         return
     last = max(part.answer for part in parts)
     counted = [_is_trained(part, trained, last) for part in parts]
     _show_text(console, parts, counted, tokenizer)
     sign = "⟦ ⟧" if _brackets(console) else "bright"
-    console.print(_line(sign, _legend(trained)))
+    print_hanging(console, _line(sign, _legend(trained)), BELOW)
     if encoder is None:
-        console.print(_line("tokens", f"not counted: {why}"))
+        print_hanging(console, _line("tokens", f"not counted: {why}"), BELOW)
     else:
         for note in encoder.notes:
-            console.print(_line("note", note))
+            print_hanging(console, _line("note", note), BELOW)
         for line in _token_lines(encoder, tokenizer, example, parts, counted):
-            console.print(line)
+            print_hanging(console, line, BELOW)
 
 
 def _is_trained(part: Piece, row: Row | None, last: int) -> bool:

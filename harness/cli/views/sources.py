@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from harness.common.hanging import hanging
+from harness.common.hanging import hanging, print_hanging
 from harness.common.progress import counted, plain
 from harness.row.inherited import stale_in
 from harness.row.load import LoadedRow
@@ -60,7 +60,7 @@ def show_sources(console: Console, loaded: LoadedRow, as_json: bool) -> None:
     console.print(Group(*parts(console, settings, stale)), highlight=False)
     counts = Counter(map(status_of, settings))
     each = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
-    console.print(f"{counted(len(settings), 'setting')}: {each}", highlight=False)
+    print_hanging(console, f"{counted(len(settings), 'setting')}: {each}")
 
 
 def _blocks(

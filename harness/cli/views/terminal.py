@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +14,7 @@ from harness.artefact.store import Artefact
 from harness.common import numbers
 from harness.common.commands import harness
 from harness.common.hanging import in_columns, print_hanging
-from harness.common.progress import counted, plain
+from harness.common.progress import counted, plain, say
 from harness.errors import InputError
 from harness.results.line import HEADINGS, MatrixLine, display
 from harness.results.matrix import CONFOUNDED, conclusions
@@ -50,7 +49,7 @@ def show_matrix(console: Console, lines: Sequence[MatrixLine]) -> None:
         if finding.kind == CONFOUNDED
     ]
     for sentence in [*conclusions(lines), *dict.fromkeys(confounded)]:
-        console.print(escape(plain(sentence)), highlight=False)
+        say(console, plain(sentence))
 
 
 def _show_table(console: Console, rows: Sequence[Sequence[str]]) -> None:
@@ -72,10 +71,11 @@ def _show_table(console: Console, rows: Sequence[Sequence[str]]) -> None:
 
 def _show_blocks(console: Console, rows: Sequence[dict[str, str]]) -> None:
     for cells in rows:
-        console.print(f"[bold]{escape(plain(cells['row']))}[/] {escape(plain(cells['metric']))}")
+        name = Text(plain(cells["row"]), "bold")
+        print_hanging(console, Text.assemble(name, f" {plain(cells['metric'])}".rstrip()))
         for heading in TABLE_HEADINGS:
             if heading not in ("row", "metric") and cells[heading]:
-                console.print(f"  {heading:<13} {escape(plain(cells[heading]))}", highlight=False)
+                print_hanging(console, f"  {heading:<13} {plain(cells[heading])}", 16)
 
 
 def show_artefact(
@@ -83,7 +83,7 @@ def show_artefact(
 ) -> None:
     """A manifest's main parts (`harness show --json` has all), or of one that was `checked` a line."""
     m = artefact.manifest
-    console.print(f"[bold]{m.stage}[/] {m.key}", highlight=False)
+    print_hanging(console, Text.assemble((m.stage, "bold"), f" {m.key}"))
     if checked:
         told = f"{counted(len(m.files), 'file')}, each with the digest it was made with"
         print_hanging(console, f"  {told}: {artefact.folder}")
@@ -155,43 +155,48 @@ def show_data(console: Console, artefacts: Sequence[Artefact], as_json: bool) ->
         print(json.dumps(cards, indent=2, sort_keys=True))
         return
     last = data_sets[-1]
-    console.print(f"[bold]gen[/] {last.key}  {_whose(last)}", highlight=False)
-    console.print(f"card.md and plots/ in {last.folder}", highlight=False, markup=False)
+    print_hanging(console, Text.assemble(("gen", "bold"), f" {last.key}  {_whose(last)}"))
+    say(console, f"card.md and plots/ in {last.folder}")
     if last.manifest.simulated:
-        console.print(f"[yellow]simulated: {escape(', '.join(last.manifest.simulated))}[/]")
+        say(console, f"simulated: {', '.join(last.manifest.simulated)}", "yellow")
     from harness.cli.views.card import show_card
 
     show_card(console, cards[0], last.manifest.row)
     for earlier in data_sets[:-1]:
         command = harness("show", f"gen/{earlier.key[:12]} --data")
-        console.print(f"{_whose(earlier)}: {command}", highlight=False)
+        say(console, f"{_whose(earlier)}: {command}")
 
 
 def _whose(artefact: Artefact) -> str:
     """The row that an artefact was made for, and which of its stages it is."""
     m = artefact.manifest
-    return escape(plain(m.row + (f" ({m.label})" if m.label else "")))
+    return plain(m.row + (f" ({m.label})" if m.label else ""))
 
 
 def show_replayed(console: Console, replayed: "Replayed") -> None:
     """Whether a replay is exact, and which files and numbers are not."""
     planned = replayed.planned
-    word = "[green]exact[/]" if replayed.exact else "[red]different[/]"
+    word = ("exact", "green") if replayed.exact else ("different", "red")
     here, rest = "", ""
     if replayed.left_out:
-        here, names = "that are here ", escape(plain(", ".join(replayed.left_out)))
+        here, names = "that are here ", plain(", ".join(replayed.left_out))
         rest = f"; {len(replayed.left_out)} left out of the crate ({names}), not checked"
-    console.print(
-        f"{escape(plain(planned.name))} {planned.key[:12]}: {word}, {len(replayed.same)} of "
-        f"{replayed.files} files {here}have the digest they were made with{rest}"
-        + (f"; {replayed.numbers} numbers are the manifest's" if replayed.numbers else "")
-        + (f"; {replayed.calls} replies from the transcript" if replayed.calls else ""),
-        highlight=False,
+    text = (
+        f", {len(replayed.same)} of {counted(replayed.files, 'file')} {here}"
+        f"{'has the digest it was' if replayed.files == 1 else 'have the digest they were'} "
+        f"made with{rest}"
     )
+    if replayed.numbers:
+        verb = "is" if replayed.numbers == 1 else "are"
+        text += f"; {counted(replayed.numbers, 'number')} {verb} the manifest's"
+    if replayed.calls:
+        replies = "reply" if replayed.calls == 1 else "replies"
+        text += f"; {replayed.calls} {replies} from the transcript"
+    print_hanging(console, Text.assemble(f"{plain(planned.name)} {planned.key[:12]}: ", word, text))
     for line in [*replayed.different, *replayed.notes]:
-        console.print(f"  {plain(line)}", highlight=False, markup=False)
+        say(console, f"  {plain(line)}")
     if replayed.folder is not None:
-        console.print(f"  what the replay made: {replayed.folder}", highlight=False, markup=False)
+        say(console, f"  what the replay made: {replayed.folder}")
 
 
 def show_row_replayed(
@@ -206,12 +211,12 @@ def show_row_replayed(
     if exact == len(done):
         figures = _recomputed([r for r in done if r.planned.row == plan.row.row])
         text += f"; {', '.join(figures)} recomputed" if figures else ""
-    console.print(plain(text), highlight=False, markup=False)
+    say(console, plain(text))
     for other in plan.beside():
         made = [r for r in done if r.planned.row == other.row.row]
         if figures := _recomputed(made) if exact == len(done) else []:
             text = f"beside it, {other.row.row}: {', '.join(figures)} recomputed"
-            console.print(plain(text), highlight=False, markup=False)
+            say(console, plain(text))
 
 
 def show_shifts(console: Console, shifts: Mapping[str, Shift]) -> None:
@@ -220,7 +225,7 @@ def show_shifts(console: Console, shifts: Mapping[str, Shift]) -> None:
             f"{row}: the published judge's log-odds less ours {shift.value!r} ± {shift.error!r} over "
             f"{shift.prompts} prompts recomputed"
         )
-        console.print(plain(text), highlight=False, markup=False)
+        say(console, plain(text))
 
 
 def _recomputed(done: Sequence["Replayed"]) -> list[str]:

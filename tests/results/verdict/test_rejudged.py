@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.audit import audit_paths
 from harness.errors import InputError
 from harness.results.verdict import outlook
 from harness.results.verdict.verdict import assess
@@ -22,7 +23,7 @@ from harness.row.load import load_rows
 from harness.row.reported import PublishedJudge
 from harness.run.bridging import read_verdicts
 from harness.stats.bridge import Predicted, Shift, predict
-from tests.helpers import command, evaluation, planner
+from tests.helpers import ROOT, command, evaluation, planner
 from tests.results.scored_rows import Scored, scored_row, wins
 
 OTHER = {"model": "gpt-3.5-turbo-0301", "annotator": "chatgpt", "baseline": "prompts"}
@@ -970,3 +971,21 @@ def test_a_crate_tells_no_place_of_the_bridging_models(tmp_path: Path) -> None:
         for name in archive.namelist():
             if name.endswith(".json") and "artefacts/" not in name:
                 assert str(tmp_path).encode() not in archive.read(name), name
+
+
+def test_the_documented_verdicts_are_read_as_the_page_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    (example,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    path, outputs = tmp_path / "annotations.json", tmp_path / "outputs.json"
+    path.write_text(example)
+    answers = [
+        {"instruction": prompt, "output": answer, "generator": "my-model"}
+        for prompt, answer in (("Name a prime.", "Seven. "), ("Say hello.", "Hi"))
+    ]
+    outputs.write_text(json.dumps(answers))
+    judge = PublishedJudge(model="gone", annotator="chatgpt", baseline="text_davinci_003")
+    read = read_verdicts(path, judge, outputs)
+    assert read == {("Name a prime.", "", 0): 1.0, ("Say hello.", "", 0): 0.25}
+    (result,) = audit_paths([path])
+    named = ("win_rate", "n_judged", "n_expected")
+    assert [result.metrics[name] for name in named] == [62.5, 2, 3]

@@ -17,6 +17,7 @@ from harness.common.progress import counted, plain
 from harness.errors import InputError
 from harness.results.line import MatrixLine, marks
 from harness.results.matrix import lines_of
+from harness.results.purchase import first_asked
 from harness.results.verdict.deciding import assumed, more
 from harness.results.verdict.evidence import served_models
 from harness.results.verdict.outlook import PERCENT
@@ -512,10 +513,8 @@ def to_dict(line: MatrixLine) -> dict[str, JsonValue]:
         "assumed_sd_between_trainings": weighed.assumed or None,
         "half_width_with_endless_replicates": known.foretold.limit if known.foretold else None,
         "half_width_of_unjudged": known.foretold.unjudged if known.foretold else None,
-        "chance_with_more": known.foretold.chance
-        if known.foretold and not line.has_ended
-        else None,
-        "more_only_shows": bool(known.foretold and known.foretold.is_first and not line.has_ended),
+        "chance_with_more": known.foretold.chance if known.foretold and verdict.more else None,
+        "more_only_shows": bool(verdict.more) and bool(first_asked(known)),
         "more": [{"kind": kind, "replicates": count} for kind, count in verdict.more],
         "published_answers": asdict(weighed.against)
         if weighed.against and not weighed.is_simulated

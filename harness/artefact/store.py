@@ -28,6 +28,7 @@ from harness.artefact.network_files import (
     sync,
 )
 from harness.common.json_files import read_object
+from harness.common.paths import DISK_FULL
 from harness.errors import HarnessError, InputError
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
@@ -220,7 +221,7 @@ class Store:
             probe.unlink()
             _ = self.locks.kind
         except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            if e.errno in DISK_FULL:
                 raise
             if e.errno == errno.EROFS:
                 way = f"mount this one for writing (`findmnt -T {self.root}` shows how it is mounted)."
@@ -328,7 +329,7 @@ class Store:
         try:
             yield
         except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT) and e.filename is None:
+            if e.errno in DISK_FULL and e.filename is None:
                 e.filename = str(self.root)
             raise
 

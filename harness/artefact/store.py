@@ -60,12 +60,20 @@ class Damaged(Unusable):
 class MadeOfAnother(Damaged):
     """An artefact on the volume is of another one than that which has its input's key by now."""
 
-    def __init__(self, folder: Path, source: Path, after: Sequence[Path]) -> None:
-        """`after`: those that were made of it."""
+    def __init__(
+        self, folder: Path, source: Path, after: Sequence[Path], is_known: bool = True
+    ) -> None:
+        """`after`: those that were made of it. `is_known`: whether its manifest says what it was made
+        of; else that was made anew after it."""
         Unusable.__init__(
             self,
             f"the artefact {_name(folder)} was made of another {_name(source)} than is there now: that "
-            "was removed since and made anew, and came out otherwise",
+            "was removed since and made anew, and "
+            + (
+                "came out otherwise"
+                if is_known
+                else f"whether it came out the same was not written down when {_name(folder)} was made"
+            ),
             made_anew(folder, *after),
         )
 

@@ -5,7 +5,6 @@ Events go to standard output, logs to standard error, the outcome to result.json
 
 import contextlib
 import ctypes
-import errno
 import fcntl
 import gc
 import importlib
@@ -27,6 +26,7 @@ from harness.artefact import environment, events
 from harness.artefact.call import BUILD_ANEW, NOT_THIS_CHECKOUT, RESULT_FILE, StageCall, StageResult
 from harness.artefact.network_files import files_below, sync
 from harness.common import device_faults, swallowed
+from harness.common.paths import DISK_FULL
 from harness.errors import HarnessError, InputError, Interrupted
 from harness.gen.recipes.union import Gen
 from harness.judge.kinds.union import Judge
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return _fail("stopped", "", Interrupted.exit_code)
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in DISK_FULL:
             return _fail(
                 f"no space left on the device while writing {e.filename or call.folder}",
                 "Free some and run the same command again; what is finished stays.",

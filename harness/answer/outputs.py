@@ -10,6 +10,7 @@ from harness.answer import hygiene
 from harness.answer.answer import Reasoning
 from harness.answer.prompts import Prompt, read_prompts
 from harness.answer.turns import every_turn
+from harness.artefact.keys import digest_of
 from harness.data.records import NEED_TEXT, Record, read_records, text_field
 from harness.errors import HarnessError, InputError
 from harness.llm.reply import DECLINED
@@ -18,6 +19,7 @@ from harness.spec.prompts import OutputFiles, PromptColumns, PromptSet
 
 OUTPUTS = "model_outputs.json"
 MOST_NAMED = 3
+TOKENS = ("tokens", "prompt_tokens")
 GENERATOR = "model"
 """The name in the outputs; the same everywhere, so that the file depends on the outputs alone."""
 
@@ -133,6 +135,16 @@ def read_recorded(folder: Path, prompts: Sequence[Prompt]) -> tuple[list[Prompt]
             Output(index, generated, row["finish_reason"], row["tokens"], row["prompt_tokens"])
         )
     return every, outputs
+
+
+def digest_of_texts(path: Path) -> str:
+    """sha256 of what a judge reads of the file: all but the numbers of tokens, which a server may count
+    otherwise when it says the same.
+
+    Raises InputError where the file cannot be read.
+    """
+    rows = [record.fields for record in read_records(path)]
+    return digest_of([{n: v for n, v in row.items() if n not in TOKENS} for row in rows])
 
 
 def count(outputs: Sequence[Output], flagged: Sequence[list[str]]) -> dict[str, int]:

@@ -1,12 +1,12 @@
 """Where stages keep what can be made again: tokenised data sets, compiled kernels, libraries' files."""
 
-import errno
 import os
 import tempfile
 from pathlib import Path
 
 from harness.artefact import environment
 from harness.artefact.file_system import file_system_of
+from harness.common.paths import DISK_FULL
 from harness.errors import InputError
 
 VARIABLE = "HARNESS_CACHE"
@@ -36,7 +36,7 @@ def prepare(volume: Path) -> Path:
         is_ours = folder.stat().st_uid == os.getuid() or folder == volume / "cache"
         reason = "" if is_ours and os.access(folder / TOKENS, os.W_OK) else "it is another user's"
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in DISK_FULL:
             raise
         reason = str(e.strerror)
     if reason:

@@ -94,8 +94,8 @@ class Manifest(JsonRecord):
     """The row that it was first made for, and which of the row's stages it is."""
     label: str = ""
     inputs: dict[str, dict[str, str]] = field(default_factory=dict)
-    """Name -> stage, key, and `content` (harness.artefact.store.Artefact), which artefacts of earlier
-    versions lack."""
+    """Name -> stage, key, and, which artefacts of earlier versions lack, `content`
+    (harness.artefact.store.Artefact) and of answers `texts` (harness.answer.outputs)."""
     executor: dict[str, Any] = field(default_factory=dict)
     used: dict[str, Any] = field(default_factory=dict)
     """What was resolved: served models, revisions, packages, hardware."""

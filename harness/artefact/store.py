@@ -28,6 +28,7 @@ from harness.artefact.network_files import (
     sync,
 )
 from harness.common.json_files import read_object
+from harness.common.paths import DISK_FULL
 from harness.errors import HarnessError, InputError
 from harness.spec.hub import HubData
 from harness.spec.model_source import HubModel
@@ -59,12 +60,20 @@ class Damaged(Unusable):
 class MadeOfAnother(Damaged):
     """An artefact on the volume is of another one than that which has its input's key by now."""
 
-    def __init__(self, folder: Path, source: Path, after: Sequence[Path]) -> None:
-        """`after`: those that were made of it."""
+    def __init__(
+        self, folder: Path, source: Path, after: Sequence[Path], is_known: bool = True
+    ) -> None:
+        """`after`: those that were made of it. `is_known`: whether its manifest says what it was made
+        of; else that was made anew after it."""
         Unusable.__init__(
             self,
             f"the artefact {_name(folder)} was made of another {_name(source)} than is there now: that "
-            "was removed since and made anew, and came out otherwise",
+            "was removed since and made anew, and "
+            + (
+                "came out otherwise"
+                if is_known
+                else f"whether it came out the same was not written down when {_name(folder)} was made"
+            ),
             made_anew(folder, *after),
         )
 
@@ -220,7 +229,7 @@ class Store:
             probe.unlink()
             _ = self.locks.kind
         except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            if e.errno in DISK_FULL:
                 raise
             if e.errno == errno.EROFS:
                 way = f"mount this one for writing (`findmnt -T {self.root}` shows how it is mounted)."
@@ -328,7 +337,7 @@ class Store:
         try:
             yield
         except OSError as e:
-            if e.errno in (errno.ENOSPC, errno.EDQUOT) and e.filename is None:
+            if e.errno in DISK_FULL and e.filename is None:
                 e.filename = str(self.root)
             raise
 

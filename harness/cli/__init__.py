@@ -4,7 +4,6 @@ A command is a file: parse, call, print. Heavy imports stand inside the function
 """
 
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -45,6 +44,7 @@ from harness.cli.signals import StopOrders
 from harness.cli.workspace import broken, echo
 from harness.common.commands import harness, name_volume
 from harness.common.encoding import tolerate_any_terminal
+from harness.common.paths import DISK_FULL
 from harness.errors import Faults, HarnessError, InputError, Interrupted, masked
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _device_faults_told() -> "Iterator[None]":
     try:
         yield
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in DISK_FULL:
             full = e.filename2 or e.filename  # of a copy the second is where it goes
             _complain(
                 f"no space left on the device{f' for {full}' if full else ''}",

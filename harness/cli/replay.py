@@ -88,6 +88,7 @@ def _replay(
     from harness.run.replay import left_to_others, to_replay, where_replayed
     from harness.run.replay import replay as rebuild
 
+    plan.check_inputs()
     stages = to_replay(plan, kinds or STAGES)
     left_out = left_to_others(stages)
     stages = [s for s in stages if s not in left_out]

@@ -94,7 +94,7 @@ def run(specs: tuple[Path, ...], only: str, jobs: int | None, workspace: Workspa
         if lines:
             show_matrix(console, lines)
         show_agreement(console, agreements)
-        failures += {e.message: e for row, e in unusable.items() if row not in named}.values()
+        failures += {str(e): e for row, e in unusable.items() if row not in named}.values()
     for row_plan in plans:
         data = row_plan.stages[-1] if row_plan.stages else None
         if data is not None and data.stage == "gen" and data.artefact is not None:

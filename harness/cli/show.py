@@ -21,7 +21,7 @@ from harness.errors import InputError
 if TYPE_CHECKING:
     from harness.artefact.store import Artefact
     from harness.row.load import LoadedRow
-    from harness.run.plan import Planner
+    from harness.run.plan import Planner, RowPlan
 
 
 @click.command()
@@ -63,12 +63,9 @@ def show(
     """Print a row's artefacts, data cards, settings or outputs.
 
     ROW is a row below specs/ or a spec file; KEY the beginning of an artefact's key (or STAGE/KEY). Of
-    a row whose judge judged the same outputs again, also how far it agrees with itself.
+    a row whose judge judged the same outputs again, also how far it agrees with itself. The exit code
+    is 1 where an artefact was made of another than is there now, which is said after what is printed.
     """
-    import json
-
-    from harness.cli.views.terminal import show_artefact, show_data
-
     if prompt:
         from harness.cli.views.prompts import show_prompts
 
@@ -85,12 +82,30 @@ def show(
         from harness.results.outputs import OutputOptions
 
         plan = workspace.planner().plan(workspace.row(name))
+        plan.check_inputs()
         show_outputs(make_console(), plan, OutputOptions(**wishes), as_json)
         return
     planner = workspace.planner()
-    artefacts, loaded = _find_artefacts(name, planner, workspace)
+    artefacts, row_plan = _find_artefacts(name, planner, workspace)
     for artefact in artefacts if check else []:
         artefact.check()
+    _show(artefacts, as_json, check, params, card)
+    if row_plan is None:
+        return
+    row_plan.check_inputs()
+    if not (card or as_json) and sum(artefact.stage == "judge" for artefact in artefacts) > 1:
+        from harness.results.agreement import agreement_of, show_agreement
+
+        show_agreement(make_console(), agreement_of(row_plan))
+
+
+def _show(
+    artefacts: "list[Artefact]", as_json: bool, check: bool, params: bool, card: bool
+) -> None:
+    import json
+
+    from harness.cli.views.terminal import show_artefact, show_data
+
     if card:
         show_data(make_console(), artefacts, as_json)
         return
@@ -99,17 +114,12 @@ def show(
         return
     for artefact in artefacts:
         show_artefact(make_console(), artefact, checked=check, parameters=params)
-    if loaded is not None and sum(artefact.stage == "judge" for artefact in artefacts) > 1:
-        from harness.results.agreement import show_agreement
-        from harness.results.matrix import agreements_of
-
-        show_agreement(make_console(), agreements_of(loaded, [planner]))
 
 
 def _find_artefacts(
     name: str, planner: "Planner", workspace: Workspace
-) -> "tuple[list[Artefact], LoadedRow | None]":
-    """The artefacts of a row (see `row_named`), and that row; or those whose key begins so."""
+) -> "tuple[list[Artefact], RowPlan | None]":
+    """The artefacts of a row (see `row_named`), and its plan; or those whose key begins so."""
     from harness.run.plan import made_otherwise, target
 
     if not name.rpartition("/")[2]:
@@ -120,14 +130,15 @@ def _find_artefacts(
         loaded: LoadedRow | None = workspace.row(name)
     else:
         loaded = among_rows(usable, name, workspace.scale) if usable else None
+    plan: RowPlan | None = None
     if loaded is not None:
-        stages = planner.plan(loaded).stages
-        artefacts = [s.artefact for s in stages if s.artefact is not None]
+        plan = planner.plan(loaded)
+        artefacts = [s.artefact for s in plan.stages if s.artefact is not None]
         if not artefacts:
             make_it = harness("run", target(loaded.row, loaded.path))
             raise InputError(
                 f"row {loaded.row.row} has no artefact on {planner.store.root} made by this executor",
-                f"Make them: {make_it}{made_otherwise(stages)}",
+                f"Make them: {make_it}{made_otherwise(plan.stages)}",
             )
     else:
         artefacts = planner.store.match(name)
@@ -139,4 +150,4 @@ def _find_artefacts(
             raise unknown_row(name, message, usable)
     if usable is not None:
         tell_faulty(usable)
-    return artefacts, loaded
+    return artefacts, plan

@@ -99,13 +99,10 @@ class Workspace:
         damaged: dict[str, Damaged] = {}
         yield plan_rows(self.rows_to_run(specs), planner, damaged)
         planner.files.save()
-        if len(damaged) == 1:
-            raise next(iter(damaged.values()))
         if damaged:
-            from harness.run.executors import listed
+            from harness.run.failures import tell_damaged
 
-            message = f"{len(damaged)} artefacts are damaged"
-            raise HarnessError("\n".join([message, *map(listed, damaged.values())]))
+            tell_damaged([*damaged.values()])
 
     def rows_to_run(self, specs: tuple[Path, ...]) -> "list[LoadedRow]":
         return rows_to_run(specs, self.scale)
@@ -282,15 +279,17 @@ def plan_rows(
     ways_out: dict[str, None] = {}
     for loaded in rows:
         try:
-            plans.append(planner.plan(loaded))
+            plan = planner.plan(loaded)
+            plan.check_inputs()
+            plans.append(plan)
         except HarnessError as e:
             if isinstance(e, DataAbsent) and not loaded.is_named:
                 for name, way_out in _absent(loaded, planner, e).items():
                     absent.setdefault(name, []).append(loaded.row.row)
                     ways_out[way_out] = None
                 continue
-            fault = e.message
-            e.message = f"{loaded.path}: {fault}"
+            fault = str(e)
+            e.message = f"{loaded.path}: {e.message}"
             if not isinstance(e, Damaged):
                 raise
             echo(f"left out: {e.message}", err=True)

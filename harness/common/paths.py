@@ -1,6 +1,10 @@
 """What is at a path: the files, how large they are, or what is there of the path itself."""
 
+import errno
 from pathlib import Path
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The numbers of an OSError that say that there is no space left, for anybody or for this user."""
 
 
 def nearest_folder(path: Path) -> Path:

@@ -115,6 +115,7 @@ def pack(
             f"{absent[0].key[:12]} is not on the volume",
             f"Make it: {harness('run', plan.target)}{made_otherwise(absent)}",
         )
+    plan.check_inputs()
     to.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{to.name}.", dir=to.parent))
     try:

@@ -233,4 +233,8 @@ class BudgetGuard:
 
 
 def _goes_on(passed: Limit) -> str:
-    return f"nothing is lost: raise budget.{passed} in the spec, and the same command goes on from here"
+    settled = " (or, where `harness settle` set it, --usd)" * (passed == "usd")
+    return (
+        f"nothing is lost: raise budget.{passed} in the spec{settled}, and the same command goes on "
+        "from here"
+    )

@@ -1,7 +1,6 @@
 """The transcript: one JSON line per teacher or judge call, written as soon as it is answered."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -9,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from harness.common.paths import DISK_FULL
 from harness.errors import HarnessError, InputError
 from harness.llm.record import CallRecord
 from harness.llm.reply import MOST_NESTED, is_nested_deeper, provider_error
@@ -22,8 +22,6 @@ CallPlace = tuple[str, int]
 
 CALL_ROOM = 64 * 1024
 """Bytes that are kept free for the record of a call in flight: a long prompt, its reply and more."""
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def digest_of(request: Mapping[str, object]) -> str:
@@ -132,7 +130,7 @@ class Transcript:
             self._spare.write_bytes(bytes(calls * CALL_ROOM))
         except OSError as e:
             self._give_room()
-            if e.errno in FULL:
+            if e.errno in DISK_FULL:
                 raise self._no_access(e) from None
 
     def append(self, record: CallRecord) -> None:
@@ -148,7 +146,7 @@ class Transcript:
             self._write(line)
         except OSError as e:
             failure = e
-            if e.errno not in FULL or not self._give_room():
+            if e.errno not in DISK_FULL or not self._give_room():
                 raise self._no_access(e) from None
             try:
                 self._write(line)

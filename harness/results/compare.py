@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.artefact.metrics import metric_of
+from harness.artefact.store import Damaged
 from harness.common import numbers
 from harness.common.commands import harness
 from harness.common.grouping import grouped
@@ -26,6 +27,7 @@ from harness.results.verdict.evidence import Evidence, gather, strata_of
 from harness.results.verdict.verdict import Pooled, pool
 from harness.row.load import LoadedRow
 from harness.row.row import Row
+from harness.run.failures import tell_damaged
 from harness.run.plan import Planner, RowPlan
 from harness.stats.paired import POWER, Paired, flips, paired, sign_test
 from harness.stats.variance import mean_grades
@@ -94,9 +96,16 @@ def show_comparison(
 
     Raises:
         InputError: a row has no score yet, or they have no metric in common.
-        Damaged: an artefact of a row was changed.
+        Damaged, HarnessError: artefacts of a row, or of both, were changed.
     """
-    plans = [_plan(loaded, planners) for loaded in (first, second)]
+    plans: list[RowPlan] = []
+    damaged: dict[str, Damaged] = {}
+    for loaded in (first, second):
+        try:
+            plans.append(_plan(loaded, planners))
+        except Damaged as e:
+            damaged[str(e)] = e
+    tell_damaged([*damaged.values()])
     comparisons = compare(plans[0], plans[1])
     differing = differences(plans[0], plans[1])
     if as_json:

@@ -240,6 +240,18 @@ class Course:
                 )
         return cls(terms, root / FOLDER / f"{terms.row}-{terms.digest}.json", Begun.by(loaded))
 
+    def apart(self) -> Iterator["Course"]:
+        """Those on the volume that were begun for the same stages and metric, and another published
+        number."""
+        for path, _, other in _stored(self.path.parent.parent):
+            if path == self.path or isinstance(other, CourseChanged):
+                continue
+            if (other.terms.metric, other.terms.document) == (
+                self.terms.metric,
+                self.terms.document,
+            ):
+                yield other
+
     @property
     def usd(self) -> float:
         """Dollars spent, as far as they are written down."""

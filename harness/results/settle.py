@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.artefact.store import SHORT
 from harness.common import numbers
 from harness.common.commands import harness
 from harness.common.numbers import dollars
@@ -55,6 +56,7 @@ from harness.results.verdict.verdict import Weighed, assess, margin_of
 from harness.row.load import LoadedRow
 from harness.row.published_judge import another_judge
 from harness.row.rejudged import WIN_RATE, bridge_rows, is_rejudged
+from harness.row.row import Row
 from harness.row.twin import SUFFIX
 from harness.run import ready
 from harness.run.executors import Executor, waiting
@@ -162,6 +164,8 @@ class Settler:
     def _settle(self, executor: Executor, console: Console) -> str:
         course, looks = self.course, self.course.looks
         counts, what = self._standing()
+        for line in self._uncounted():
+            say(console, line)
         if looks:
             last = looks[-1]
         elif not course.path.is_file():
@@ -198,6 +202,34 @@ class Settler:
                 return verdict.name
             counts, what = purchase.counts, f"what look {len(looks)} chose"
             looks[-1].next = counts
+
+    def _uncounted(self) -> Iterator[str]:
+        """What is to be said of looks and dollars that were, or may have been, spent on the same stages
+        and are not the course's."""
+        course = self.course
+        for other in course.apart():
+            value = other.terms.reported["value"] if other.terms.reported else "another number"
+            looks = counted(len(other.looks), "look")
+            yield (
+                f"another course of the same stages has taken {looks} and paid {dollars(other.usd)}: "
+                f"{other.path}; it counts apart: row {other.terms.row} reports {value}, this row "
+                f"{self.terms.reported and self.terms.reported['value']}"
+            )
+        if course.path.is_file():
+            return
+        counts = counts_of(self.loaded)
+        plan = self._plan(counts)
+        ids = {stage.id for stage in plan.stages}
+        kinds = [kind for kind in self._kinds(plan, counts) if kind != BRIDGE]
+        more = [self.planner.plan(extended(self.loaded, more_of(counts, k, 1))) for k in kinds]
+        there = [s.artefact for s in unique(more) if s.artefact is not None and s.id not in ids]
+        if there:
+            names = ", ".join(f"{a.stage}/{a.key[:SHORT]} (of {a.manifest.row})" for a in there)
+            yield (
+                f"replicates that the spec does not name are there already: {names}; if an earlier "
+                f"course bought them whose file is no more in {course.path.parent}, its looks and "
+                "dollars are not counted"
+            )
 
     def _standing(self) -> tuple[Counts, str]:
         """The replicates that there are to be at the next look, and what they are called."""
@@ -241,7 +273,7 @@ class Settler:
     @contextlib.contextmanager
     def _paying(self, stage: StagePlan, plan: RowPlan, what: str) -> Iterator[None]:
         """About the making of a stage: what it may cost is written down before it, and what it cost
-        after it.
+        after it. Its calls end where they may pass what is left.
 
         Raises:
             InputError: what is left of the plan is now known to cost more than the budget leaves.
@@ -251,7 +283,9 @@ class Settler:
             return
         course = self.course
         self._check_budget(plan, what)
-        course.pending[stage.key] = (replace(stage).usd() or 0.0) + replace(stage).kept_usd
+        fresh = replace(stage)  # a stage keeps what it once was
+        stage.owner = _limited(stage.owner, self.usd - self._spent(plan) + fresh.kept_usd)
+        course.pending[stage.key] = (fresh.usd() or 0.0) + fresh.kept_usd
         course.save()
         try:
             yield
@@ -369,6 +403,7 @@ class Settler:
             f"own level: {levels_in_words} (wider for the early looks, so that all together "
             f"err no more often than one at 95 %); bought by: {terms.rule}"
         )
+        yield from self._uncounted()
         if is_begun:
             yield f"begun: {counted(len(looks), 'look')} taken, {dollars(self.course.usd)} spent"
         if self.course.has_ended:
@@ -497,6 +532,13 @@ def bought(loaded: LoadedRow, root: Path) -> Iterator[LoadedRow]:
             yield extended(begun, look.counts)
             if look.next is not None:
                 yield extended(begun, look.next)
+
+
+def _limited(row: Row, usd: float) -> Row:
+    """With so many dollars, at most, for a stage, what its earlier tries have paid included."""
+    budget = row.budget
+    usd = max(0.0, min(usd, math.inf if budget.usd is None else budget.usd))
+    return row.model_copy(update={"budget": budget.model_copy(update={"usd": usd})})
 
 
 def _price(stages: Sequence[StagePlan], what: str) -> float:

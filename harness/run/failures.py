@@ -1,7 +1,7 @@
 """The stages of a run that failed: each keeps only what depends on it from being run."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from harness.artefact.store import Damaged
 from harness.common.progress import OutputClosed
@@ -69,6 +69,16 @@ class Failures:
         told = Interrupted("\n".join([stop.message, before, *map(listed, self._errors)]), stop.hint)
         told.exit_code = stop.exit_code
         return told
+
+
+def tell_damaged(faults: Sequence[Damaged]) -> None:
+    """Raises the only one, or an error that lists them."""
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise HarnessError(
+            "\n".join([f"{len(faults)} artefacts are damaged", *map(listed, faults)])
+        )
 
 
 def unread() -> Interrupted:

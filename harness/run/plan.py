@@ -5,6 +5,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from harness.answer.answer import Answer, Decoding
 from harness.answer.engine import QUANTIZATION, BaseEngine
 from harness.answer.engines.transformers import DONE
 from harness.answer.engines.vllm import VllmEngine
-from harness.answer.outputs import OUTPUTS
+from harness.answer.outputs import OUTPUTS, digest_of_texts
 from harness.artefact import environment
 from harness.artefact.call import CHECKPOINT, TRANSCRIPT, PriceRecord
 from harness.artefact.keys import (
@@ -70,6 +71,8 @@ RUNNING_NOW = "running now"
 """How the reason begins of a stage that another process is at."""
 LOG = "trainer_log.jsonl"
 """In what a training made: its losses."""
+CLOCKS_DIFFER = timedelta(hours=1)
+"""At most, of machines that share a volume."""
 NOT_THERE = "a given file is not on the volume yet"
 
 
@@ -411,6 +414,14 @@ class RowPlan:
         """The judge stage of each replicate; empty for a row without one."""
         return [s for s in self.own if s.stage == "judge"]
 
+    def check_inputs(self) -> None:
+        """Compare what each stage was made of, by its manifest, with what is there.
+
+        Raises:
+            MadeOfAnother: the first that was made of something else, with all that were made of it.
+        """
+        _check_inputs(unique([self]))
+
     def check_results(self) -> None:
         """Compare with its digest every file that its numbers come from: of judgings, of the answers
         and baselines that were judged, of what is judged beside it; of trainings the log. Models and
@@ -421,9 +432,8 @@ class RowPlan:
             Damaged: a file is missing, changed, or was added; or what a stage used is no more, and
                 was made anew with another outcome.
         """
-        stages = unique([self])
-        _check_inputs(stages)
-        for stage in stages:
+        self.check_inputs()
+        for stage in unique([self]):
             if stage.artefact is None:
                 continue
             if stage.stage == "train":
@@ -842,27 +852,58 @@ def unique(plans: Sequence[RowPlan]) -> list[StagePlan]:
 
 
 def _check_inputs(stages: Sequence[StagePlan]) -> None:
-    """Compare what each was made of, by its manifest, with what is there.
-
-    Raises:
-        MadeOfAnother: the first that was made of something else, with all that were made of it.
-    """
-    first: tuple[Path, Path] | None = None
+    """See `RowPlan.check_inputs`."""
+    first: tuple[Artefact, Artefact, bool] | None = None
     after: dict[StageId, Path] = {}
     for stage in stages:
-        if stage.artefact is None:
+        artefact = stage.artefact
+        if artefact is None:
             continue
-        folder, recorded = stage.artefact.folder, stage.artefact.manifest.inputs
         for name, source in stage.inputs.items():
-            content = recorded.get(name, {}).get("content")
-            if source.artefact is not None and content not in (None, source.artefact.content):
-                first = first or (folder, source.artefact.folder)
-                after[stage.id] = folder
+            recorded = artefact.manifest.inputs.get(name, {})
+            if source.artefact is not None and not _is_input(source.artefact, recorded, artefact):
+                first = first or (artefact, source.artefact, "content" in recorded)
+                after[stage.id] = artefact.folder
             elif source.id in after:
-                after[stage.id] = folder
+                after[stage.id] = artefact.folder
     if first is not None:
-        folder, source_folder = first
-        raise MadeOfAnother(folder, source_folder, [f for f in after.values() if f != folder])
+        made, of, is_known = first
+        others = [folder for folder in after.values() if folder != made.folder]
+        raise MadeOfAnother(made.folder, of.folder, others, is_known)
+
+
+def _is_input(source: Artefact, recorded: Mapping[str, str], made: Artefact) -> bool:
+    """Whether it is what another was made of, by what that one's manifest has of it; where it has
+    neither `content` nor a time, it is taken to be."""
+    if "content" not in recorded:
+        return not _is_later(source.manifest.finished, made.manifest.finished)
+    if recorded["content"] == source.content:
+        return True
+    return "texts" in recorded and texts_of(source).get("texts") == recorded["texts"]
+
+
+def _is_later(finished: str, other: str) -> bool:
+    """By more than two machines' clocks may differ."""
+    try:
+        return datetime.fromisoformat(finished) - datetime.fromisoformat(other) > CLOCKS_DIFFER
+    except (ValueError, TypeError):
+        return False
+
+
+def texts_of(artefact: Artefact) -> dict[str, str]:
+    """What a manifest says, beside their content, of answers that something is made of; nothing where
+    they cannot be read as such.
+
+    Raises:
+        Damaged: they were changed.
+    """
+    if artefact.stage != "answer" or OUTPUTS not in artefact.manifest.files:
+        return {}
+    artefact.check_file(OUTPUTS)
+    try:
+        return {"texts": digest_of_texts(artefact.folder / OUTPUTS)}
+    except InputError:
+        return {}
 
 
 def made_otherwise(stages: Sequence[StagePlan]) -> str:

@@ -6,7 +6,6 @@ its log.
 """
 
 import contextlib
-import errno
 import itertools
 import json
 import math
@@ -24,6 +23,7 @@ from harness.artefact.manifest import Manifest, MetricValue
 from harness.artefact.network_files import files_below
 from harness.artefact.store import Artefact, ReadStore, Store, Unwritable
 from harness.common.json_files import read_object
+from harness.common.paths import DISK_FULL
 from harness.common.progress import ProgressView
 from harness.errors import InputError, Interrupted
 from harness.run.executors import carry_out
@@ -80,7 +80,7 @@ def workable(store: Store) -> Iterator[Store]:
         store.prepare()
         temporary = None
     except (Unwritable, OSError) as e:
-        if isinstance(e, OSError) and e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(e, OSError) and e.errno not in DISK_FULL:
             raise
         temporary = Path(mkdtemp(prefix="harness-replay-")).resolve()
     if temporary is None:

@@ -35,7 +35,7 @@ from harness.run.executors import (
 from harness.run.executors.serving import served
 from harness.run.failures import Failures
 from harness.run.hub import Downloads, check_pinned, needs_base
-from harness.run.plan import RowPlan, StagePlan, unique
+from harness.run.plan import RowPlan, StagePlan, texts_of, unique
 
 MADE = (".jsonl", ".safetensors", "model_outputs.json")
 """Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
@@ -343,7 +343,7 @@ class Runner:
             "row": planned.row,
             "label": planned.label,
             "inputs": {
-                name: {"stage": a.stage, "key": a.key, "content": a.content}
+                name: {"stage": a.stage, "key": a.key, "content": a.content, **texts_of(a)}
                 for name, a in inputs.items()
             },
             "executor": executor.describe(),

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import errno
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from harness.artefact import events
 from harness.artefact.call import StageCall
 from harness.common import device_faults
+from harness.common.paths import DISK_FULL
 from harness.errors import HarnessError, Interrupted
 from harness.train import launch
 
@@ -47,7 +47,7 @@ def _unforeseen(error: Exception) -> tuple[str, str, int]:
     traceback.print_exc()
     if not isinstance(error, OSError):
         return f"{type(error).__name__}: {error}", "The log has the details.", 1
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = error.errno in DISK_FULL
     what = "no space left on the device" if full else f"{type(error).__name__}: {error}"
     return what, "Run the same command again; what is finished stays.", 1
 

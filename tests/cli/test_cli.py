@@ -20,6 +20,7 @@ import yaml
 from click.testing import CliRunner
 
 from harness import __version__
+from harness.artefact.keys import digest_of
 from harness.artefact.store import Store
 from harness.cli import Group, _device_faults_told
 from harness.cli.workspace import make_console
@@ -916,9 +917,41 @@ def test_what_was_made_of_an_artefact_that_came_out_otherwise_when_made_anew_is_
     removal = f"gc --yes {train} {answer} {judge}"
     assert removal in told.stderr
     assert command("verify", "two").exit_code == 1
+    for name in ("plan", "needs", "run", "show", "replay"):
+        told = command(name, "two" if name in ("show", "replay") else "specs")
+        assert (told.exit_code, removal in told.stderr) == (1, True), name
+    assert f"gen {data.name[:8]}" in command("show", "two").stdout
     assert command(*removal.split()).exit_code == 0
     assert make(Path("runs"), spec, executor=saying(again)).made == ["train", "answer", "judge"]
     assert command("table", "--all").exit_code == 0
+
+
+def test_what_removes_the_damaged_of_several_rows_is_told_of_each(place: Path) -> None:
+    """Of a training that both share and that was made of other data, each row has its own answers."""
+    removals = []
+    for seed, row in enumerate(("two", "three")):
+        evaluated = evaluation(place / "specs")
+        evaluated["answer"]["decoding"] = {"seed": seed}
+        make(Path("runs"), write_row(place / "specs", row, eval=evaluated, train={"steps": 2}))
+        (plan,) = planned(Path("runs"), Path(f"specs/{row}.yaml"))
+        names = (f"{s.stage}/{s.made.folder.name}" for s in plan.stages if s.stage != "gen")
+        removals.append(f"gc --yes {' '.join(names)}")
+    train = next(s for s in plan.stages if s.stage == "train").made.folder
+    manifest = json.loads((train / "manifest.json").read_text())
+    del manifest["seal"]
+    manifest["inputs"]["data"]["content"] = "another"
+    (train / "manifest.json").write_text(json.dumps({**manifest, "seal": digest_of(manifest)}))
+    for arguments in (
+        ["compare", "two", "three"],
+        ["plan", "specs"],
+        ["run", "specs"],
+        ["table", "--all"],
+    ):
+        told = command(*arguments)
+        assert told.exit_code == 1
+        assert [removal in told.stderr for removal in removals] == [True, True], arguments
+    told = command("compare", "two", "two")
+    assert told.stderr.count("gc --yes") == 1
 
 
 def test_rows_beside_one_with_a_damaged_artefact_are_planned_and_submitted(

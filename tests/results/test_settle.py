@@ -368,6 +368,54 @@ def test_another_reported_number_is_not_what_was_looked_at(tmp_path: Path) -> No
     assert settler(tmp_path, spec).course.looks == found.course.looks
 
 
+def test_looks_and_dollars_that_are_not_counted_are_told(tmp_path: Path) -> None:
+    """Of the same stages at another number, and of a course whose file is gone."""
+    spec = row(tmp_path, value=37.0, trained=True, replicates={})
+    apart = [wins(count, PROMPTS) for count in (1560, 1640) * 60]
+    found, text = settle(tmp_path, spec, *apart, looks=2)
+    assert "another course" not in text
+    assert "does not name are there already" not in text
+    two = spec.with_name("two.yaml")
+    two.write_text(spec.read_text().replace("row: one", "row: two").replace("37.0", "37.001"))
+    other = settler(tmp_path, two, looks=2)
+    told = (
+        f"another course of the same stages has taken 2 looks and paid $0.00: {found.course.path}; it "
+        "counts apart: row one reports 37.0, this row 37.001"
+    )
+    assert told in list(other.foretold())
+    assert told in settle(tmp_path, two, *apart, looks=2)[1]
+    assert "row two reports 37.001, this row 37.0" in settle(tmp_path, spec, looks=2)[1]
+    assert "if an earlier course" not in " ".join(settler(tmp_path, spec, looks=2).foretold())
+    shutil.rmtree(found.course.path.parent)
+    train = found._plan((2, 1, 1, 0)).stages[-3]
+    told = (
+        f"replicates that the spec does not name are there already: train/{train.key[:16]} (of one)"
+    )
+    assert told in " ".join(settler(tmp_path, spec, looks=2).foretold())
+    _, text = settle(tmp_path, spec, looks=2)
+    assert told in text
+    assert f"whose file is no more in {found.course.path.parent}, its looks and dollars" in text
+
+
+@pytest.mark.parametrize("own", [None, 0.5])
+def test_the_calls_of_a_stage_may_take_what_is_left_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: float | None
+) -> None:
+    """Before anything is known of the kind, too; a stage ends as at `budget.usd` of the spec."""
+    cost(monkeypatch, 0.3)
+    changes = {**JUDGED_ONLY, "budget": {"usd": own}, "replicates": {"judge": 3}}
+    found, limits = paid_settler(tmp_path, 1.0, **changes), []
+
+    class Limited(Scored):
+        def run(self, job: Any, files: Any, on_event: Any) -> None:
+            limits.append(job.budget["usd"])
+            super().run(job, files, on_event)
+
+    found.settle(Limited(*[wins(1600, PROMPTS)] * 60), Console(file=io.StringIO()))
+    left = [1.0, 1.0, 0.7, 0.4]  # of answers, which cost nothing, and of judgings
+    assert limits == pytest.approx([min(own or 1.0, usd) for usd in left])
+
+
 def test_gc_keeps_what_was_bought_though_no_spec_names_it(tmp_path: Path) -> None:
     spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
     found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60, looks=2)

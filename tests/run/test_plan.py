@@ -1,5 +1,6 @@
 """Run, reuse or stale, and the reasons in words; what happens when given data is not there."""
 
+import contextlib
 import inspect
 import io
 import json
@@ -8,7 +9,9 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,11 @@ import pytest
 import yaml
 from rich.console import Console
 
+from harness.answer.outputs import OUTPUTS
 from harness.artefact import environment, gpus
 from harness.artefact.gpus import Gpu
-from harness.artefact.keys import file_digest
+from harness.artefact.keys import digest_of, file_digest
+from harness.artefact.store import MadeOfAnother
 from harness.cli.views.plan import show_plans
 from harness.errors import HarnessError, InputError
 from harness.judge.kinds.preference import PreferenceJudge
@@ -876,6 +881,80 @@ def test_a_plan_made_over_for_another_executor_is_the_one_that_it_would_make(
         assert [s.key for s in stage.inputs.values()] == [s.key for s in expected.inputs.values()]
     assert {s.status for s in replanned.stages} == {"reuse"}
     assert {s.status for s in in_images.stages} == {"run"}
+
+
+def manifest_of(volume: Path, stage: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what the manifest of the only artefact of a stage says."""
+    (path,) = (volume / "artefacts" / stage).glob("*/manifest.json")
+    document = json.loads(path.read_text())
+    del document["seal"]
+    change(document)
+    path.write_text(json.dumps({**document, "seal": digest_of(document)}))
+
+
+def answering(*answers: dict[str, Any]) -> InstantExecutor:
+    def outcome(job: Any) -> dict[str, Any]:
+        if job.stage != "answer":
+            return {}
+        (job.folder / OUTPUTS).write_text(
+            json.dumps([{"instruction": "Add.", **a} for a in answers])
+        )
+        return {"keep": [OUTPUTS]}
+
+    return InstantExecutor(outcome)
+
+
+BEFORE: dict[str, Any] = {"output": "4", "finish_reason": "stop", "tokens": 1, "prompt_tokens": 3}
+
+
+@pytest.mark.parametrize(
+    ("again", "is_same"),
+    [
+        ({}, True),
+        ({"tokens": 2, "prompt_tokens": None}, True),
+        ({"output": "5"}, False),
+        ({"finish_reason": "length"}, False),
+    ],
+)
+def test_answers_made_anew_are_others_where_a_judge_reads_others(
+    spec: Path, volume: Path, again: dict[str, Any], is_same: bool
+) -> None:
+    make(volume, spec, executor=answering(BEFORE))
+    shutil.rmtree(volume / "artefacts" / "answer")
+    make(volume, spec, executor=answering({**BEFORE, **again}))
+    (plan,) = planned(volume, spec)
+    with contextlib.nullcontext() if is_same else pytest.raises(MadeOfAnother, match="otherwise"):
+        plan.check_inputs()
+    # Of what was made before texts stood there the whole file counts.
+    manifest_of(volume, "judge", lambda m: m["inputs"]["outputs"].pop("texts"))
+    (plan,) = planned(volume, spec)
+    with pytest.raises(MadeOfAnother) if again else contextlib.nullcontext():
+        plan.check_inputs()
+
+
+@pytest.mark.parametrize(("hours", "is_told"), [(0, False), (0.9, False), (1.1, True)])
+def test_an_input_that_is_newer_than_what_was_made_of_it_is_another_where_nothing_says_what_it_was(
+    spec: Path, volume: Path, hours: float, is_told: bool
+) -> None:
+    make(volume, spec)
+    (plan,) = planned(volume, spec)
+    (answer,) = [s.made.folder.name for s in plan.stages if s.stage == "answer"]
+    (judge,) = [s.made.folder.name for s in plan.stages if s.stage == "judge"]
+    later = datetime.now(UTC) + timedelta(hours=hours)
+    manifest_of(volume, "train", lambda m: m.update(finished=later.isoformat()))
+    (plan,) = planned(volume, spec)
+    plan.check_inputs()  # what it was is written down
+    manifest_of(volume, "answer", lambda m: m["inputs"]["model"].pop("content"))
+    (plan,) = planned(volume, spec)
+    if not is_told:
+        plan.check_inputs()
+        return
+    with pytest.raises(MadeOfAnother, match="came out the same was not written down") as caught:
+        plan.check_inputs()
+    assert f"gc --yes answer/{answer} judge/{judge}" in caught.value.hint
+    manifest_of(volume, "train", lambda m: m.update(finished="yesterday"))
+    (plan,) = planned(volume, spec)
+    plan.check_inputs()
 
 
 def test_a_stages_title_names_its_row_once(spec: Path) -> None:

@@ -315,7 +315,9 @@ class Course:
         if terms.annotations not in (None, annotations_of(loaded, terms.metric)):
             said += "; with other verdicts of the published judge than reported.bridge names now"
         short = f"settle: {last.verdict} at look {len(self.looks)} of {len(terms.levels)}"
-        short += f" ({level} interval of the difference {ends}, margin {terms.margin:g})" * bool(ends)
+        short += f" ({level} interval of the difference {ends}, margin {terms.margin:g})" * bool(
+            ends
+        )
         name = verdict.name
         if name != last.verdict:
             short += ", to which the verdict keeps"

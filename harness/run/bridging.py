@@ -80,9 +80,12 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
 
     answered = read_records(outputs)
     answers, names = _answers(outputs, answered), _names(outputs, answered)
-    texts = dict(answers)
-    times = Counter(prompt for prompt, _ in answers)
-    places: Counter[tuple[str, str]] = Counter()
+    # A prompt that is asked twice has two outputs, and two verdicts.
+    texts: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for prompt, text in answers:
+        texts[prompt].append(text)
+    records_on: Counter[PromptPlace] = Counter()
+    times: Counter[tuple[str, str]] = Counter()
     verdicts: dict[PromptPlace, float] = {}
     faults: dict[str, list[InputError]] = defaultdict(list)
     for record in read_records(path):
@@ -95,7 +98,13 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
             faults["prompt"].append(e)
             continue
         judged = fields.get("output_2")
-        if isinstance(judged, str) and prompt in texts and judged.strip() != texts[prompt]:
+        given = texts.get(prompt, [])
+        places = [
+            n
+            for n, text in enumerate(given)
+            if not isinstance(judged, str) or text == judged.strip()
+        ]
+        if given and not places:
             faults["output"].append(
                 InputError(
                     f"{record.place(path)}: its verdict is on another output than {outputs} has for "
@@ -113,17 +122,16 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
                 )
             )
         preference, _ = as_preference(fields.get("preference"))
-        place = places[prompt]
-        places[prompt] += 1
+        # One more than there are such outputs is on one whose judging failed before, or repeats one.
+        place = min(
+            ((*prompt, n) for n in places or [times[prompt]]),
+            key=lambda place: (place in verdicts, records_on[place]),
+        )
+        records_on[place] += 1
+        times[prompt] += 1
         if preference is None:
             continue
-        # A prompt that is asked twice has two outputs, and two verdicts. One more is on an output
-        # whose judging failed before, or repeats one.
-        if place >= times[prompt] > 0:
-            earlier = range(times[prompt])
-            empty = (number for number in earlier if (*prompt, number) not in verdicts)
-            place = next(empty, place % times[prompt])
-        if verdicts.setdefault((*prompt, place), preference - 1) != preference - 1:
+        if verdicts.setdefault(place, preference - 1) != preference - 1:
             faults["second"].append(
                 InputError(
                     f"{record.place(path)}: a second, other verdict on the same output, of the prompt "

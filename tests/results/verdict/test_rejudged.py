@@ -734,6 +734,24 @@ def test_a_verdict_after_a_judging_that_failed_is_on_the_same_output(
     assert read == {("one", "", place): score for place, score in enumerate(found)}
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_outputs_to_one_prompt_each_has_the_verdict_on_it(
+    tmp_path: Path, order: int
+) -> None:
+    outputs, path = tmp_path / "answers.json", tmp_path / "annotations.json"
+    outputs.write_text(json.dumps([{"instruction": "one", "output": text} for text in "xy"]))
+    rows = [
+        {"instruction": "one", "output_2": text, "preference": verdict}
+        for text, verdict in (("x", 1.0), ("y", 2.0))
+    ]
+    path.write_text(json.dumps(rows[::order]))
+    judge = PublishedJudge(model="gone")
+    assert read_verdicts(path, judge, outputs) == {("one", "", 0): 0, ("one", "", 1): 1}
+    path.write_text(json.dumps([*rows, {**rows[0], "preference": 2.0}]))
+    with pytest.raises(InputError, match="a second, other verdict on the same output"):
+        read_verdicts(path, judge, outputs)
+
+
 def test_a_failed_judging_hides_no_second_other_verdict(tmp_path: Path) -> None:
     outputs, path = tmp_path / "answers.json", tmp_path / "annotations.json"
     outputs.write_text(json.dumps([{"instruction": "one", "output": "x"}]))

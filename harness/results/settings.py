@@ -1,7 +1,8 @@
 """The settings that decide a row's result, each with what is compared and how it is shown."""
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from harness.answer.answer import Answer
 from harness.answer.engine import QUANTIZATION
 from harness.artefact.keys import canonical
 from harness.common.progress import counted
+from harness.errors import InputError
 from harness.judge.judge import BaseJudge, RowOutputs
 from harness.row.row import Row
 from harness.row.settings import STUDIED, WHOLE, is_compared
@@ -48,7 +50,7 @@ RowSettings = dict[str, Setting]
 
 def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
     """The row's settings; without `every_setting` only those of its evaluation."""
-    row = _of_twin(plan.row) if plan.row.scale == "tiny" else plan.row
+    row: Row = _mapped(plan.row, _of_twin if plan.row.scale == "tiny" else _with_digest(plan))
     settings: RowSettings = {}
     if every_setting and not is_control(row):
         for name in STUDIED:
@@ -94,14 +96,39 @@ def _of_twin(value: Any) -> Any:
     if isinstance(value, ModelSource) and value.random is not None:
         kind = value.random.config.get("model_type")
         random = value.random.model_copy(update={"config": {"model_type": kind}, "seed": 0})
-        value = value.model_copy(update={"random": random})
+        return value.model_copy(update={"random": random})
+    return value
+
+
+def _with_digest(plan: RowPlan) -> Callable[[Any], Any]:
+    """Of a file by its path alone the sha256 that is in the row's keys: the same bytes are the same
+    setting wherever they are."""
+    planner = plan.stages[0].planner if plan.stages else None
+
+    def with_digest(value: Any) -> Any:
+        if planner is None or not isinstance(value, DataPath) or value.sha256 or not value.path:
+            return value
+        with contextlib.suppress(InputError):
+            return value.model_copy(update={"sha256": planner.files.digest(value)})
+        return value
+
+    return with_digest
+
+
+def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A part, and all parts of it, changed."""
+    value = change(value)
     if isinstance(value, BaseModel):
-        parts = {name: _of_twin(getattr(value, name)) for name in type(value).model_fields}
-        return value.model_copy(update=parts)
+        parts = {name: getattr(value, name) for name in type(value).model_fields}
+        changed = {name: _mapped(part, change) for name, part in parts.items()}
+        update = {name: part for name, part in changed.items() if part is not parts[name]}
+        return value.model_copy(update=update) if update else value
     if isinstance(value, list | tuple):
-        return [_of_twin(part) for part in value]
+        items = [_mapped(part, change) for part in value]
+        return value if all(a is b for a, b in zip(items, value, strict=True)) else items
     if isinstance(value, dict):
-        return {name: _of_twin(part) for name, part in value.items()}
+        mapped = {name: _mapped(part, change) for name, part in value.items()}
+        return value if all(mapped[name] is value[name] for name in value) else mapped
     return value
 
 
@@ -329,7 +356,8 @@ LABELS = {
 
 
 def _plain(value: Any) -> Any:
-    """What of a part decides: the bytes of files that are pinned, the text of prompts."""
+    """What of a part decides: the bytes of files (of what is not there the place), the text of
+    prompts."""
     if isinstance(value, DataPath):
         return value.sha256 or _place(value.path)
     if isinstance(value, FileText):

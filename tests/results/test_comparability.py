@@ -86,6 +86,23 @@ def test_each_setting_of_the_evaluation_in_which_one_row_differs_is_named(
     assert found == {"other": [words]}
 
 
+def test_the_same_bytes_at_two_places_are_one_setting_and_others_at_one_place_are_told(
+    tmp_path: Path,
+) -> None:
+    specs = [tmp_path / "a", tmp_path / "b", tmp_path / "c"]
+    paths = [
+        write_row(
+            folder, folder.name, gen=None, train=None, eval=evaluation(folder, judge={"model": "j"})
+        )
+        for folder in specs
+    ]
+    prompts = specs[2] / "prompts.jsonl"
+    prompts.write_text(prompts.read_text().replace("Say", "Tell"))
+    found = confounded([planned(tmp_path / "runs", path)[0] for path in paths])
+    assert list(found) == ["c"]
+    assert {difference.setting for difference in found["c"]} >= {"prompt set", "baseline"}
+
+
 def test_a_judge_at_the_same_server_is_the_same_with_a_slash_at_its_end(judged: Write) -> None:
     at = [{"judge": {"model": "judge", "base_url": url}} for url in ("http://h/v1", "http://h/v1/")]
     one, two = (judged(name, judge=judge) for name, judge in zip(("one", "two"), at, strict=True))

@@ -851,6 +851,21 @@ def unique(plans: Sequence[RowPlan]) -> list[StagePlan]:
     return list(stages_by_key.values())
 
 
+def check_lineage(stage: StagePlan) -> None:
+    """Compare what all was made of that a stage is about to be made of.
+
+    Raises:
+        MadeOfAnother: as `RowPlan.check_inputs`.
+    """
+    _check_inputs(_lineage(stage))
+
+
+def _lineage(stage: StagePlan) -> list[StagePlan]:
+    """What a stage is made of, the first first; last the stage itself."""
+    above = [before for source in stage.inputs.values() for before in _lineage(source)]
+    return [*{before.id: before for before in above}.values(), stage]
+
+
 def _check_inputs(stages: Sequence[StagePlan]) -> None:
     """See `RowPlan.check_inputs`."""
     first: tuple[Artefact, Artefact, bool] | None = None

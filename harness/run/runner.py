@@ -35,7 +35,7 @@ from harness.run.executors import (
 from harness.run.executors.serving import served
 from harness.run.failures import Failures
 from harness.run.hub import Downloads, check_pinned, needs_base
-from harness.run.plan import RowPlan, StagePlan, texts_of, unique
+from harness.run.plan import RowPlan, StagePlan, check_lineage, texts_of, unique
 
 MADE = (".jsonl", ".safetensors", "model_outputs.json")
 """Endings of files whose content a stage made; a model's tokenizer and configuration were given."""
@@ -188,7 +188,8 @@ class Runner:
 
         Raises:
             StageFailed: it ended with a fault; Interrupted: it was stopped.
-            HarnessError: an input is damaged, or a given file was changed meanwhile.
+            HarnessError: an input is damaged, or was made of another than is there now; or a given
+                file was changed meanwhile.
         """
         stage, key, title = planned.stage, planned.key, planned.title
         turn = turn or Turn(self.executor, ProgressView(self.console, title))
@@ -201,6 +202,7 @@ class Runner:
                 planned.artefact = artefact
                 say(self.console, f"{title}: there already")
                 return
+            check_lineage(planned)  # what is removed may come out otherwise when it is made anew
             inputs = {name: self.input(plan) for name, plan in planned.inputs.items()}
             folders = {name: a.folder for name, a in inputs.items()}
             for name, (hub, code) in planned.hubs(needs_base(inputs.get("model"))).items():

@@ -932,6 +932,29 @@ def test_answers_made_anew_are_others_where_a_judge_reads_others(
         plan.check_inputs()
 
 
+def test_nothing_is_made_of_what_was_made_of_another(spec: Path, volume: Path) -> None:
+    """Of removed data, made anew with other words: the answers of the old model are not judged."""
+
+    def saying(words: str) -> InstantExecutor:
+        def outcome(job: Any) -> dict[str, Any]:
+            (job.folder / "data.jsonl").write_text(words)
+            return {"keep": ["made.txt", "data.jsonl"]}
+
+        return InstantExecutor(outcome)
+
+    make(volume, spec, executor=saying("words"))
+    for stage in ("gen", "judge"):
+        shutil.rmtree(volume / "artefacts" / stage)
+    again = saying("others")
+    with pytest.raises(HarnessError, match="was made of another gen/"):
+        make(volume, spec, executor=again)
+    assert again.made == ["gen"]
+    shutil.rmtree(volume / "artefacts" / "gen")
+    again = saying("words")
+    make(volume, spec, executor=again)
+    assert again.made == ["gen", "judge"]
+
+
 @pytest.mark.parametrize(("hours", "is_told"), [(0, False), (0.9, False), (1.1, True)])
 def test_an_input_that_is_newer_than_what_was_made_of_it_is_another_where_nothing_says_what_it_was(
     spec: Path, volume: Path, hours: float, is_told: bool

@@ -1,5 +1,6 @@
 """Prices of calls, what a plan says they come to, and a budget in dollars."""
 
+import json
 import os
 from pathlib import Path
 
@@ -231,13 +232,22 @@ def test_a_budget_in_dollars_for_a_model_without_a_price_is_refused_before_anyth
 ) -> None:
     spec = priced_row(tmp_path / "specs", teacher={"model": "another"})
     spec.write_text(spec.read_text() + "budget: {usd: 5}\n")
-    done = command("run", "--volume", tmp_path / "runs", spec)
-    assert done.exit_code == 2
-    assert "the price of another, which its gen stage calls, is not known" in done.output
-    assert f"Add it to {table}." in done.output.replace("\n", " ")
+    (line,) = [n for n, text in enumerate(spec.read_text().splitlines(), 1) if "budget:" in text]
+    for name in ("run", "plan"):
+        done = command(name, "--volume", tmp_path / "runs", spec)
+        assert done.exit_code == 2
+        assert f"{spec}:{line}:10: row one: there is a budget in dollars" in done.stderr
+        assert "the price of another, which the gen stage calls, is not known" in done.stderr
+        assert f"Add it to {table}." in done.stderr.replace("\n", " ")
     # A path may be longer than a line.
     said = planned(tmp_path, spec).replace(" ", "")
     assert f"no known price: add it to {table} to run this".replace(" ", "") in said
+    needs = command("needs", "--json", "--volume", tmp_path / "runs", spec)
+    assert needs.exit_code == 1
+    items = json.loads(needs.stdout)["items"]
+    (price,) = [item for item in items if item["kind"] == "price"]
+    assert (price["name"], price["state"]) == ("of another", "missing")
+    assert price["advice"] == f"add it to {table}"
 
 
 @pytest.mark.parametrize("stage", ["gen", "judge"])

@@ -355,8 +355,6 @@ def unknown_row(name: str, message: str, usable: "Usable | None") -> InputError:
         return SpecFaults(usable.faults, f"Of the specs without faults: {message}. {ELSEWHERE}")
     ids = [row.row.row for row in usable.rows] if usable else []
     near = difflib.get_close_matches(name, ids, n=3)
-    # Where it is like none, the most like it.
-    near = near or difflib.get_close_matches(name, ids, n=3, cutoff=0)
     same_numbers = [row for row in ids if _without_zeros(row) == _without_zeros(name)]
     near = list(dict.fromkeys([*same_numbers, *near]))[:3]
     hint = f"Near: {', '.join(near)}. " if near else ""

@@ -468,6 +468,7 @@ def test_show_of_an_unknown_row_names_those_that_are_near(place: Path) -> None:
     result = command("show", "alpaca-18b")
     assert result.exit_code == 2
     assert "Near: alpaca-1.8b" in result.stderr
+    assert "Near:" not in command("show", "zzz").stderr
 
 
 def test_a_number_with_other_zeros_is_nearest(place: Path) -> None:

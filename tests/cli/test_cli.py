@@ -262,6 +262,8 @@ def test_rows_that_make_data_alone_are_counted_by_table_and_by_report(place: Pat
     assert done.stderr == "nothing written\n"
     assert "2 rows, " in command("report", "--all").stdout
     assert told in command("report", "--all").stdout
+    left_out = "2 rows of which nothing is made yet are left out (--all shows them all); 1 of them "
+    assert f"{left_out}makes a data set alone and is in no table" in command("report").stdout
     assert "written: " in command("table").stderr, "the folder is there now"
 
 
@@ -1040,6 +1042,13 @@ def test_a_table_of_rows_that_were_never_run_is_a_count_and_writes_no_folder(pla
     printed = command("table", "--format", "csv").stdout
     assert printed.startswith("row,table,")
     assert printed.count("\n") == 1
+
+
+def test_the_layout_of_a_study_without_a_form_to_print_it_in_is_refused(place: Path) -> None:
+    result = command("table", "tests", "--layout", "study")
+    assert result.exit_code == 2
+    assert "harness table tests --format md --layout study" in result.stderr
+    assert command("table", "--layout", "matrix").exit_code == 0
 
 
 @pytest.mark.parametrize("layout", ["matrix", "study"])

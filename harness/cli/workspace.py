@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.run.executors import Executor
     from harness.run.plan import Planner, RowPlan
     from harness.run.runner import Runner
+    from harness.spec.source import Mark
 
 
 FROM_SCRATCH = "from_scratch"
@@ -290,7 +291,7 @@ def plan_rows(
                     ways_out[way_out] = None
                 continue
             fault = e.message
-            e.message = f"{loaded.path}: {fault}"
+            e.message = f"{_place(loaded, planner.files, fault)}: {fault}"
             if not isinstance(e, Damaged):
                 raise
             click.echo(f"left out: {e.message}", err=True)
@@ -309,6 +310,19 @@ def plan_rows(
         if hint:
             click.echo(hint, err=True)
     return plans
+
+
+def _place(loaded: "LoadedRow", files: "Files", fault: str) -> "Mark | Path":
+    """Where the given file stands of which a fault is; of another fault the spec itself."""
+    from harness.artefact.keys import iter_data
+
+    for data in iter_data(loaded.row):
+        try:
+            files.digest(data)
+        except InputError as e:
+            if e.message == fault:
+                return loaded.place_of(data)
+    return loaded.path
 
 
 def _absent(loaded: "LoadedRow", planner: "Planner", fault: DataAbsent) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,24 @@ class LoadedRow:
     def place(self, setting: Sequence[str | int]) -> Mark | Path:
         """Where a setting stands, or the mapping that it would stand in; of none the spec itself."""
         return self.tree.at(tuple(setting))[1] if self.tree and setting else self.path
+
+    def place_of(self, part: BaseModel) -> Mark | Path:
+        """Where a part of the row stands, which is found by its identity."""
+        return self.place(_path_to(part, self.row) or ())
+
+
+def _path_to(part: BaseModel, value: Any) -> tuple[str | int, ...] | None:
+    if value is part:
+        return ()
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, BaseModel):
+        items = ((name, getattr(value, name)) for name in type(value).model_fields)
+    elif isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    found = ((name, _path_to(part, inner)) for name, inner in items)
+    return next(((name, *path) for name, path in found if path is not None), None)
 
 
 class SpecFaults(Faults):

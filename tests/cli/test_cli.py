@@ -154,13 +154,24 @@ def test_validate_with_given_data_finds_what_is_absent_or_has_other_bytes(place:
     assert command("validate", "specs").exit_code == 0
     absent = command("validate", "specs", "--inputs", "inputs")
     assert absent.exit_code == 2
-    assert "specs/right.yaml: data:prompts.jsonl is not there" in absent.stderr
+    places = {
+        name: next(
+            f"specs/{name}.yaml:{line}:"
+            for line, text in enumerate(Path(f"specs/{name}.yaml").read_text().splitlines(), 1)
+            if text.strip() == "file:"
+        )
+        for name in pins
+    }
+    told = rf"error: {places['right']}\d+: data:prompts.jsonl is not there"
+    assert re.search(told, absent.stderr)
     prompts.write_text(text)
     right = command("validate", "specs/right.yaml", "--inputs", "inputs")
     assert right.stdout == ("1 row, no fault; given data: 1 with the right sha256, 2 not pinned\n")
     wrong = command("validate", "specs", "--inputs", "inputs")
     assert wrong.exit_code == 2
-    assert "specs/wrong.yaml: " in wrong.stderr
+    assert places["wrong"] in wrong.stderr
+    planned = command("plan", "specs/wrong.yaml", "--inputs", "inputs")
+    assert planned.stderr.startswith(f"error: {places['wrong']}")
     assert f"is not the file that the spec means: its sha256 is {pins['right']}" in wrong.stderr
     assert "specs/right.yaml" not in wrong.stderr
     assert wrong.stderr.endswith("1 fault in the given data\n")

@@ -9,13 +9,14 @@ raises nothing but InputError for a fault in the command's options.
 """
 
 import os
+import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from harness.audit.checks import across
 from harness.audit.model import UNFORESEEN, Reader, Result, short
 from harness.audit.parse.contents import nearest_miss, packed
-from harness.audit.parse.files import AuditSource
+from harness.audit.parse.files import AuditSource, is_archive
 from harness.audit.readers import (
     alpaca_eval,
     alpagasus,
@@ -61,6 +62,7 @@ def audit_paths(
     for given in (training_data, reference):
         if given is not None and given.exists() and not given.is_file():
             raise InputError(f"{given} is no plain file")
+    paths = list(paths)
     results: list[Result] = []
     skipped: list[str] = []
     read_before: set[tuple[str, str]] = set()
@@ -84,10 +86,10 @@ def audit_paths(
         read_before.update(places)
     if not results:
         formats = "; ".join(reader.looks_for for reader in READERS)
-        raise InputError(
-            "there is nothing that could be audited: " + "; ".join(skipped),
-            f"Looked for: {formats}.",
-        )
+        message = "there is nothing that could be audited: " + "; ".join(skipped)
+        if all(is_archive(path) and not path.is_dir() for path in paths):
+            raise InputError(message, "\n".join(map(_unpacked, paths)))
+        raise InputError(message, f"Looked for: {formats}.")
     for check in ACROSS:
         try:
             check(results)
@@ -95,6 +97,19 @@ def audit_paths(
             skipped.append(f"the results could not be held against each other: {_error_text(e)}")
     results[0].notes += skipped
     return results
+
+
+def _unpacked(archive: Path) -> str:
+    """The command that audits what is in an archive, into a folder beside it."""
+    folder = archive.with_name(archive.name[: archive.name.index(".", 1)])
+    audit = f"harness audit {shlex.quote(str(folder))}"
+    source, target = shlex.quote(str(archive)), shlex.quote(str(folder))
+    name = archive.name.lower()
+    if name.endswith(".zip"):
+        return f"python3 -m zipfile -e {source} {target} && {audit}"
+    if ".tar" in name or name.endswith((".tgz", ".tbz2", ".txz")):
+        return f"mkdir {target} && tar -xf {source} -C {target} && {audit}"
+    return f"Unpack {archive} into a folder, and audit that."
 
 
 def _together(paths: Iterable[Path]) -> list[tuple[Path, list[Path]]]:

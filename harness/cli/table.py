@@ -1,5 +1,6 @@
 """`harness table`."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from harness.cli.workspace import (
     rows_of,
     with_workspace,
 )
+from harness.common.commands import harness
+from harness.errors import InputError
 
 if TYPE_CHECKING:
     from harness.artefact.store import Unusable
@@ -62,6 +65,11 @@ def table(
     volume, or results/tiny/ with --scale tiny. With them: the rows of those specs and tables, printed,
     and written where --out says.
     """
+    if layout == "study" and form is None:
+        scale = ["--scale", workspace.scale] if workspace.scale != "full" else []
+        arguments = shlex.join([*specs, *scale, "--format", "md", "--layout", "study"])
+        message = "--layout study is a layout of what --format prints"
+        raise InputError(message, harness("table", arguments))
     from harness.cli.views.terminal import show_matrix
     from harness.report.formats import render, write_all
     from harness.results.agreement import show_agreement

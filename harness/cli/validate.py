@@ -97,7 +97,7 @@ def _check_given(rows: "list[LoadedRow]", inputs: Path, faults: Told) -> str:
                 addressed.add(data.sha256)
             except InputError as e:
                 if e.message not in known:
-                    faults[str(loaded.path), e.message] = ""
+                    faults[str(loaded.place_of(data)), e.message] = ""
                 known.add(e.message)
     summary = (
         f"given data: {len(pinned)} with the right sha256, {len(unpinned - pinned)} not pinned"

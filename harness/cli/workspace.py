@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.run.executors import Executor
     from harness.run.plan import Planner, RowPlan
     from harness.run.runner import Runner
+    from harness.spec.source import Mark
 
 
 FROM_SCRATCH = "from_scratch"
@@ -289,7 +290,7 @@ def plan_rows(
                     ways_out[way_out] = None
                 continue
             fault = str(e)
-            e.message = f"{loaded.path}: {e.message}"
+            e.message = f"{_place(loaded, planner.files, e.message)}: {e.message}"
             if not isinstance(e, Damaged):
                 raise
             echo(f"left out: {e.message}", err=True)
@@ -308,6 +309,19 @@ def plan_rows(
         if hint:
             echo(hint, err=True)
     return plans
+
+
+def _place(loaded: "LoadedRow", files: "Files", fault: str) -> "Mark | Path":
+    """Where the given file stands of which a fault is; of another fault the spec itself."""
+    from harness.artefact.keys import iter_data
+
+    for data in iter_data(loaded.row):
+        try:
+            files.digest(data)
+        except InputError as e:
+            if e.message == fault:
+                return loaded.place_of(data)
+    return loaded.path
 
 
 def _absent(loaded: "LoadedRow", planner: "Planner", fault: DataAbsent) -> dict[str, str]:
@@ -354,8 +368,6 @@ def unknown_row(name: str, message: str, usable: "Usable | None") -> InputError:
         return SpecFaults(usable.faults, f"Of the specs without faults: {message}. {ELSEWHERE}")
     ids = [row.row.row for row in usable.rows] if usable else []
     near = difflib.get_close_matches(name, ids, n=3)
-    # Where it is like none, the most like it.
-    near = near or difflib.get_close_matches(name, ids, n=3, cutoff=0)
     same_numbers = [row for row in ids if _without_zeros(row) == _without_zeros(name)]
     near = list(dict.fromkeys([*same_numbers, *near]))[:3]
     hint = f"Near: {', '.join(near)}. " if near else ""

@@ -132,13 +132,14 @@ def not_looked_up(rows: Sequence[str]) -> str:
     )
 
 
-def data_alone(rows: Sequence[LoadedRow]) -> str:
-    """What is to be said of the rows that no table has; empty where there is none."""
+def data_alone(rows: Sequence[LoadedRow], what: str = "") -> str:
+    """What is to be said of the rows that no table has; empty where there is none. `what`: in place of
+    the word for rows."""
     count = sum(not _is_measured(loaded.row) for loaded in rows)
     if not count:
         return ""
     verb = "makes a data set alone and is" if count == 1 else "make a data set alone and are"
-    return f"{counted(count, 'row')} {verb} in no table"
+    return f"{f'{count}{what}' if what else counted(count, 'row')} {verb} in no table"
 
 
 def _is_measured(row: Row) -> bool:

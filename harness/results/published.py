@@ -20,8 +20,9 @@ from harness.audit.parse.alpaca_rows import with_input
 from harness.audit.parse.contents import read_values
 from harness.audit.parse.files import JsonObject, Unreadable, objects_in
 from harness.common.progress import counted
-from harness.errors import InputError
+from harness.errors import InputError, kept
 from harness.row.row import Row
+from harness.run.bridging import check_published
 from harness.run.given.bring import bring
 from harness.spec.base import DataPath
 
@@ -116,6 +117,7 @@ def audit_published(row: Row, store: Store, files: Files, console: Console) -> P
             )
         results = [result for result in audit_paths([root]) if _is_judged(result)]
         remarks += _faults_of_outputs(outputs, results)
+        remarks += _faults_of_judge(row, annotations, root)
         for result in results:
             _without_folder(result, f"{name}/")
     return PublishedAudit(row.row, results, _figures(row, results), remarks, _pools(row, results))
@@ -180,6 +182,15 @@ def _faults_of_outputs(outputs: Mapping[Path, DataPath], results: Sequence[Resul
         judged_answers = counted(len(answers), "judged answer")
         faults.append(f"reported.outputs: {other} of {judged_answers} do not stand in {which}")
     return faults
+
+
+def _faults_of_judge(row: Row, annotations: Mapping[Path, DataPath], root: Path) -> list[str]:
+    """Of verdicts that are not the published judge's; the row's own reference decides nothing here."""
+    faults: list[InputError] = []
+    for path in annotations:
+        with kept(faults):
+            check_published(path, row.reported.judges(), None)
+    return [f"reported.annotations: {e.message.replace(f'{root}/', '')}" for e in faults]
 
 
 def _files_in(path: Path) -> list[Path]:

@@ -100,7 +100,8 @@ class Settler:
                 f"What its row would buy first: {harness('settle', f'{of} --dry-run')}",
             )
         plan = planner.plan(bare(loaded))
-        ready.check_own(plan)
+        with ready.placed(plan):
+            ready.check_reported(plan, planner.files)
         for model in bridge_rows(loaded):
             planner.files.pinned(model.retired.annotations)  # else a look would be spent on it
         rule = RULE + FIRST_RULE + BRIDGE_RULE * bool(plan.bridge)

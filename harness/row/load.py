@@ -3,14 +3,16 @@
 import difflib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from harness.artefact.metrics import METRICS
 from harness.errors import KEY_ADVICE, Faults, InputError, masked
+from harness.row.reported import ReportedNumbers
 from harness.row.row import Row
 from harness.row.settings import STUDIED
 from harness.spec.base import REVISION, SHA256, models_in
@@ -32,6 +34,24 @@ class LoadedRow:
     def place(self, setting: Sequence[str | int]) -> Mark | Path:
         """Where a setting stands, or the mapping that it would stand in; of none the spec itself."""
         return self.tree.at(tuple(setting))[1] if self.tree and setting else self.path
+
+    def place_of(self, part: BaseModel) -> Mark | Path:
+        """Where a part of the row stands, which is found by its identity."""
+        return self.place(_path_to(part, self.row) or ())
+
+
+def _path_to(part: BaseModel, value: Any) -> tuple[str | int, ...] | None:
+    if value is part:
+        return ()
+    items: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(value, BaseModel):
+        items = ((name, getattr(value, name)) for name in type(value).model_fields)
+    elif isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    found = ((name, _path_to(part, inner)) for name, inner in items)
+    return next(((name, *path) for name, path in found if path is not None), None)
 
 
 class SpecFaults(Faults):
@@ -159,7 +179,8 @@ def _metrics_not_given(tree: Node, row: Row) -> Iterator[Fault]:
         for name in getattr(row, part):
             if name not in names and not (judge and judge.may_give(name)):
                 _, mark = tree.at((part, name))
-                near = difflib.get_close_matches(name, names, n=1)
+                fields = ReportedNumbers.model_fields if part == "reported" else ()
+                near = difflib.get_close_matches(name, [*names, *fields], n=1)
                 advice = f"; did you mean {near[0]!r}?" if near else "."
                 advice += f" It gives: {', '.join(metrics)}" if metrics else " It gives none"
                 advice += f" ({NEED_VALIDATION})" if row.train and not row.train.validation else ""
@@ -221,6 +242,8 @@ NEED_THE_REST = ("missing", "value_error", "union_tag_not_found")
 """Faults of a mapping that a file it extends, and that cannot be used, may take away."""
 
 
+COMMA = re.compile(r"[-+]?\d[\d.]*(,\d+)+")
+NO_COMMA = "a number has a point before its decimals, and no comma"
 NO_MAPPING = ("model_type", "dict_type", "model_attributes_type", "mapping_type")
 """Faults of a value that should be a mapping and is none; pydantic names its own classes there."""
 
@@ -229,11 +252,17 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
     grouped: dict[tuple[Mark, str], list[str]] = {}
     for item in error.errors(include_url=False):
         path = item["loc"]
+        field = _misspelt(path)
+        path = path[:2] if field else path
         node, mark = tree.at(path)
         if not tree.is_complete and item["type"] in NEED_THE_REST and isinstance(node.value, dict):
             continue
         name = _dotted(_written(tree, path))
-        if item["type"] == "extra_forbidden":
+        if field:
+            message = f"unknown key; did you mean {field!r}?"
+        elif node.value is None and path and isinstance(path[-1], str) and path[-1].isdigit():
+            message = f"unknown key; {NO_COMMA}"  # `{value: 40,0}`, which YAML parts at the comma
+        elif item["type"] == "extra_forbidden":
             message = f"unknown key{_nearest(str(path[-1]), path)}"
             message += f" ({KEY_ADVICE})" * bool(SECRET_NAME.search(str(path[-1])))
         elif item["type"] == "union_tag_invalid":
@@ -252,12 +281,35 @@ def _faults_of(error: ValidationError, tree: Node) -> Iterator[Fault]:
         else:
             message = item["msg"].removeprefix("Value error, ")
             message = message[0].lower() + message[1:]
+            if item["type"] == "value_error":
+                _, mark = tree.at((*path, *_begun_with(message, node)))
             if not isinstance(node.value, dict | list) and message != KEY_ADVICE:
+                is_comma = isinstance(node.value, str) and COMMA.fullmatch(node.value)
+                message += f"; {NO_COMMA}" if is_comma else ""
                 message += f" (here: {_short(node.value)})"
         grouped.setdefault((mark, name), []).append(message)
     for (mark, name), messages in grouped.items():
         text = "; or ".join(dict.fromkeys(messages))
         yield Fault(mark, f"{name}: {text}" if name else text)
+
+
+def _misspelt(path: tuple[Any, ...]) -> str:
+    """The part of `reported` that a key is meant for which is like no metric; else empty. Any key may
+    be a metric's, so that what is wrong within says nothing of it."""
+    if path[:1] != ("reported",) or len(path) < 2 or path[1] in ReportedNumbers.model_fields:
+        return ""
+    fields = list(ReportedNumbers.model_fields)
+    near = difflib.get_close_matches(str(path[1]), [*fields, *METRICS], n=1)
+    return near[0] if near and near[0] in fields else ""
+
+
+def _begun_with(message: str, node: Node) -> tuple[str, ...]:
+    """The path below a node of what a message about it names first; empty where that is not there."""
+    name = re.split(r"[\s:]", message, maxsplit=1)[0]
+    if name in node.children:
+        return (name,)
+    parts = tuple(name.split("."))
+    return parts if parts[0] in node.children else ()
 
 
 def _mapping_wanted(path: tuple[Any, ...], kind: str) -> str:
@@ -316,6 +368,11 @@ def _models_at(path: tuple[Any, ...]) -> list[type[BaseModel]]:
         ]  # fmt: skip
         if inner:
             models = inner
+        elif extra := [
+            m for model in models if model.model_config.get("extra") == "allow"
+            for m in models_in(model.__annotations__["__pydantic_extra__"])
+        ]:  # fmt: skip
+            models = extra
         elif tagged := [m for m in models if _has_tag(m, part)]:
             models = tagged
     return models

@@ -67,7 +67,7 @@ def another_judge(
         different.append(f"{published.model} judged the published number, {ours} ours")
     if published.annotator not in (None, own.annotator):
         different.append(f"it was judged by {published.annotator}, ours by {own.annotator}")
-    if published.baseline is not None and not _is_baseline(published.baseline, own.reference):
+    if published.baseline is not None and not is_baseline(published.baseline, own.reference):
         against = own.baseline or "nothing"
         different.append(f"it was judged against {published.baseline}, ours against {against}")
     return "; ".join(different)
@@ -99,7 +99,7 @@ def in_words(model: str | None, annotator: str | None, baseline: str | None) -> 
     return " ".join(filter(None, (model or "a model that is not named", how, against)))
 
 
-def _is_baseline(name: str, reference: Reference | None) -> bool:
+def is_baseline(name: str, reference: Reference | None) -> bool:
     """Whether the outputs that ours are compared with go by this name, or have this sha256."""
     if reference is None:
         return False
@@ -107,7 +107,7 @@ def _is_baseline(name: str, reference: Reference | None) -> bool:
         return is_named(name, reference.spec)
     if isinstance(reference, OutputFiles):
         files = reference.files.values()
-        return is_named(name, reference.output) or any(_is_baseline(name, file) for file in files)
+        return is_named(name, reference.output) or any(is_baseline(name, file) for file in files)
     return name == reference.sha256 or any(
         is_named(name, place) for place in (reference.path, *reference.url)
     )

@@ -179,6 +179,10 @@ class ReportedNumbers(Spec, Mapping[str, Reported]):
             raise ValueError("output_column names a column of outputs, and there are none")
         return self
 
+    def judges(self) -> list[PublishedJudge | None]:
+        """Who judged each published number that somebody judged; None where that is not said."""
+        return [self.judge_of(name) for name in self if not metric_of(name).is_loss]
+
     def judge_of(self, metric: str) -> PublishedJudge | None:
         """Who judged a published number; None where that is not said, or nobody did."""
         if metric not in self or metric_of(metric).is_loss:

@@ -1,5 +1,6 @@
 """The published judge's verdicts on the answers of a bridging model; and which answers are the same."""
 
+import contextlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -12,7 +13,8 @@ from harness.artefact.keys import Files
 from harness.common.progress import counted
 from harness.data.records import Record, read_records, text_field
 from harness.errors import InputError, raise_all
-from harness.row.published_judge import is_named
+from harness.judge.judge import Reference
+from harness.row.published_judge import is_baseline, is_named
 from harness.row.rejudged import AGAINST_ITSELF, OWN_BRIDGE, RetiredVerdicts
 from harness.row.reported import PublishedJudge
 from harness.spec.base import SHA256, DataPath
@@ -29,6 +31,8 @@ of different models share 42 of 805 at most, and the three of one model all 805.
 SAME_ANSWERS = 0.9
 """The share from which on a row's own given answers are the study's own. It is larger: a model that was
 made as the study's was, and answers greedily, may well give many of the same."""
+BRIDGE_NEEDS = "A bridge needs verdicts of the judge that gave the published number."
+ANNOTATIONS_NEEDED = "reported.annotations are the verdicts that the published number rests on."
 OUTPUTS_JUDGED = "Give the outputs that were judged (reported.bridge, outputs)."
 NO_BRIDGE = (
     "Leave that model out of reported.bridge. Where its answers are the study's own for the row, name "
@@ -90,7 +94,7 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
     faults: dict[str, list[InputError]] = defaultdict(list)
     for record in read_records(path):
         fields = record.fields
-        for kind, fault in _faults_of_judge(record.place(path), fields, judge):
+        for kind, fault in _faults_of_judge(record.place(path), fields, judge, BRIDGE_NEEDS):
             faults[kind].append(fault)
         try:
             prompt = text_field(path, record, "instruction"), text_field(path, record, "input", "")
@@ -147,6 +151,35 @@ def read_verdicts(path: Path, judge: PublishedJudge, outputs: Path) -> dict[Prom
             "A bridge needs an annotations.json: instruction and preference of each prompt.",
         )
     return verdicts
+
+
+def check_published(
+    path: Path, judges: Sequence[PublishedJudge | None], reference: Reference | None
+) -> None:
+    """Look whose the verdicts are that a study published of a row, as far as they are in alpaca_eval's
+    format. `judges`: of its published numbers; `reference`: the row's own, which the baseline of a
+    published judge must be that names none.
+
+    Raises:
+        InputError: they are another annotator's, or against another baseline: the first of each kind.
+    """
+    faults: dict[str, list[InputError]] = defaultdict(list)
+    for file in sorted(path.rglob("*.json*")) if path.is_dir() else [path]:
+        records: Sequence[Record] = []
+        with contextlib.suppress(InputError):  # another format, which an audit looks at
+            records = read_records(file)
+        for record in records:
+            place, fields = record.place(file), record.fields
+            of_judges = (
+                [
+                    *(_faults_of_judge(place, fields, judge, ANNOTATIONS_NEEDED) if judge else ()),
+                    *_faults_of_open_baseline(place, fields, judge, reference),
+                ]
+                for judge in judges
+            )
+            for kind, fault in min(of_judges, key=len, default=[]):
+                faults[kind].append(fault)
+    raise_all([_first(alike) for alike in faults.values()])
 
 
 def check_distinct(
@@ -246,10 +279,11 @@ def _first(faults: Sequence[InputError]) -> InputError:
 
 
 def _faults_of_judge(
-    place: str, fields: Mapping[str, object], judge: PublishedJudge
+    place: str, fields: Mapping[str, object], judge: PublishedJudge, need: str
 ) -> Iterator[tuple[str, InputError]]:
     """Of a verdict's annotator and baseline, where they are not the published judge's. A baseline that
-    is named by its digest is called nothing that a verdict could name."""
+    is named by its digest is called nothing that a verdict could name. `need`: of whose verdicts are
+    wanted, a sentence."""
     baseline = None if re.fullmatch(SHA256, judge.baseline or "") else judge.baseline
     for name, field, wanted in (
         ("annotator", "annotator", judge.annotator),
@@ -266,10 +300,7 @@ def _faults_of_judge(
             continue
         if name == "baseline" and is_named(found, wanted):  # named as the file that it stands in
             continue
-        hint = (
-            "A bridge needs verdicts of the judge that gave the published number. If these are, write "
-            f"reported.judge.{name}: {found}, as they call it."
-        )
+        hint = f"{need} If these are, write reported.judge.{name}: {found}, as they call it."
         if name == "baseline":
             hint += (
                 " The row's own reference may be another, or have another name (docs/results.md)."
@@ -279,3 +310,27 @@ def _faults_of_judge(
             f"(reported.judge.{name}) {wanted!r}"
         )
         yield name, InputError(message, hint)
+
+
+def _faults_of_open_baseline(
+    place: str,
+    fields: Mapping[str, object],
+    judge: PublishedJudge | None,
+    reference: Reference | None,
+) -> Iterator[tuple[str, InputError]]:
+    """Of a verdict against another baseline than the row's, where the spec says none of the published
+    number."""
+    found = fields.get("generator_1")
+    if reference is None or (judge is not None and judge.baseline is not None):
+        return
+    if isinstance(found, str) and not is_baseline(found, reference):
+        message = (
+            f"{place}: the baseline of this verdict (generator_1) is {found!r}, and none of the "
+            "published number is given (reported.judge.baseline); the row's own reference is not "
+            "called so"
+        )
+        hint = (
+            f"{ANNOTATIONS_NEEDED} Write reported.judge.baseline: {found}, as they call it; or, where "
+            "the row's reference has the same outputs, the sha256 of its file (docs/results.md)."
+        )
+        yield "baseline", InputError(message, hint)

@@ -17,6 +17,7 @@ from harness.artefact.store import Store
 from harness.common.numbers import byte_size
 from harness.common.paths import nearest_folder, size_of
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
+from harness.llm import prices
 from harness.llm.secrets import key_variable, read_key
 from harness.modeling.memory.fit import USABLE, machine_memory
 from harness.modeling.memory.need import Need
@@ -48,7 +49,7 @@ class NeededItem:
     """One thing that a row needs."""
 
     kind: Literal[
-        "file", "model", "data set", "key", "compiler", "server", "memory", "disk", "time"
+        "file", "model", "data set", "key", "price", "compiler", "server", "memory", "disk", "time"
     ]
     name: str
     state: State
@@ -130,7 +131,14 @@ class _Looking:
 
     def needs(self) -> RowNeeds:
         files, hubs = list(self._files()), list(self._hubs())
-        items = [*files, *hubs, *self._keys(hubs), *self._compilers(), *self._memory()]
+        items = [
+            *files,
+            *hubs,
+            *self._keys(hubs),
+            *self._prices(),
+            *self._compilers(),
+            *self._memory(),
+        ]
         if self.stages:
             items += [self._disk([*files, *hubs]), self._time()]
         fetched = [item for item in items if item.is_fetched]
@@ -197,6 +205,14 @@ class _Looking:
                 uses.setdefault(TOKEN, []).append(hub.name)
         for name, models in uses.items():
             yield _key(name, f"for {', '.join(dict.fromkeys(models))}")
+
+    def _prices(self) -> Iterator[NeededItem]:
+        """Those that a budget in dollars needs and that are not known."""
+        under_budget = [s for s in self.stages if s.owner.budget.usd is not None]
+        advice = f"add it to {prices.place()}"
+        for model in dict.fromkeys(name for s in under_budget for name in s.unpriced):
+            note = "there is a budget in dollars, and it is not known"
+            yield NeededItem("price", f"of {model}", "missing", note=note, advice=advice)
 
     def _compilers(self) -> Iterator[NeededItem]:
         """What compiles that of DeepSpeed here which no training before has compiled."""

@@ -358,6 +358,8 @@ class RowPlan:
     """The study's own answers under the row's judge, where the published numbers have another."""
     bridge: "list[RowPlan]" = field(default_factory=list)
     """Bridging models' answers under the row's judge."""
+    loaded: LoadedRow | None = field(default=None, repr=False, compare=False)
+    """What its spec says, each value with its place; None of a row out of a crate."""
 
     @property
     def target(self) -> str:
@@ -486,7 +488,7 @@ class Planner:
                 }
                 replicate_label = _join(label, f"judging {replicate + 1}" if count > 1 else "")
                 stages.append(self._stage(loaded, "judge", params, inputs, replicate_label))
-        return self._with_rejudged(loaded, RowPlan(row, loaded.path, stages))
+        return self._with_rejudged(loaded, RowPlan(row, loaded.path, stages, loaded=loaded))
 
     def _with_rejudged(self, loaded: LoadedRow, plan: RowPlan) -> RowPlan:
         """Plan what the row's judge judges beside the row, into the plan."""

@@ -6,9 +6,8 @@ The stages check the same, and more, with the same functions.
 """
 
 import contextlib
-import itertools
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,6 +43,7 @@ from harness.run.bridging import (
     against_itself,
     check_distinct,
     check_pairs,
+    check_published,
     given_texts,
     verdicts_of,
 )
@@ -72,14 +72,15 @@ def check(
     Raises:
         InputError: a stage could only fail.
     """
-    check_own(plan)
     faults: list[InputError] = []
-    models: dict[Path, Texts] = {}
-    for other in plan.bridge if store is None else ():
-        with kept(faults), _of_row(other.row.row), contextlib.suppress(DataAbsent):
-            check_distinct(other.own[0].params["answer"], files, models)
+    if store is None:
+        with kept(faults):
+            check_reported(plan, files)
     to_run = [s for s in plan.stages if s.status != "reuse"]
-    for stage in itertools.chain(plan.own, *(other.own for other in plan.beside())):
+    with kept(faults):
+        asked = [s for s in to_run if s.stage in (only or STAGES)]
+        _check_prices(plan.row, [(s.stage, s.unpriced) for s in asked])
+    for stage, place in _places(plan):
         # Of a bridging model that is judged already the rest of the row would be paid in vain.
         is_asked = stage.status != "reuse" or (stage.retired is not None and to_run)
         if not is_asked or stage.stage not in (only or STAGES):
@@ -88,28 +89,52 @@ def check(
         if store is not None and not hubs:
             continue
         snapshots = {n: store.hub_folder(*hub) for n, hub in hubs.items()} if store else {}
-        with kept(faults), contextlib.suppress(NotFetched, ImportError), _of_row(stage.row):
-            _check(stage, files, {n: str(p) for n, p in snapshots.items() if p.is_dir()})
-    raise_all(faults)
+        with kept(faults), contextlib.suppress(NotFetched, ImportError):
+            _check(stage, place, files, {n: str(p) for n, p in snapshots.items() if p.is_dir()})
+    with placed(plan):
+        raise_all(faults)
 
 
 @contextlib.contextmanager
-def _of_row(name: str) -> Iterator[None]:
-    """What is refused within is told as of this row."""
+def placed(plan: RowPlan) -> Iterator[None]:
+    """What is refused within is told with the row, and the place of the setting to blame."""
     try:
         yield
-    except NotFetched:
-        raise
     except InputError as e:
-        raise_all([InputError(f"row {name}: {part.message}", part.hint) for part in e.parts])
+        loaded = plan.loaded or LoadedRow(plan.row, plan.spec, False)
+        of = f"row {plan.row.row}"
+        raise_all(
+            [InputError(f"{loaded.place(p.setting)}: {of}: {p.message}", p.hint) for p in e.parts]
+        )
 
 
-def check_own(plan: RowPlan) -> None:
-    """Raises InputError for a row whose own answers are what it would be held against, or bridged
-    by."""
+def _places(plan: RowPlan) -> Iterator[tuple[StagePlan, tuple[str | int, ...]]]:
+    """The row's stages, and those of what is judged beside it, each with the setting that it is of."""
+    for stage in plan.own:
+        if stage.stage == "gen":
+            yield stage, ("gen", (plan.row.gen or []).index(stage.params["gen"]))
+        else:
+            yield stage, ("train",) if stage.stage == "train" else ("eval", stage.stage)
+    for stage in plan.published.own if plan.published is not None else ():
+        yield stage, ("reported", "outputs")
+    for number, other in enumerate(plan.bridge):
+        for stage in other.own:
+            yield stage, ("reported", "bridge", number)
+
+
+def check_reported(plan: RowPlan, files: Files) -> None:
+    """Look at what the study published of a row, as far as its files are here, also where every stage
+    is made: it is in no key.
+
+    Raises:
+        InputError: as check_beside; or the row's own answers are what it would be held against, or
+            bridged by.
+    """
+    check_beside(plan.loaded or LoadedRow(plan.row, plan.spec, False), files)
     if plan.beside() and plan.against_itself:
         hint = GIVE_OWN if plan.published is not None else NO_BRIDGE
-        raise InputError(f"row {plan.row.row}: {plan.against_itself}", hint)
+        with blamed("eval", "answer", "engine"):
+            raise InputError(plan.against_itself, hint)
 
 
 def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor: str) -> None:
@@ -129,7 +154,10 @@ def check_stage(planned: StagePlan, only: Sequence[str], store: Store, executor:
     for called in (*planned.endpoints, planned.served):
         if called is not None and called.base_url is not None:
             _check_reachable(planned, called.base_url, executor)
-    check_priced([planned])
+    try:
+        _check_prices(planned.owner, [(planned.stage, planned.unpriced)])
+    except InputError as e:
+        raise InputError(f"row {planned.row}: {e.message}", e.hint) from None
     for endpoint in planned.endpoints:
         if endpoint.simulated is None and endpoint.api_key_env is not None:
             read_key(
@@ -169,28 +197,37 @@ def _answers(host: str, port: int) -> bool:
     return False
 
 
-def _check(stage: StagePlan, files: Files, snapshots: dict[str, str]) -> None:
-    """`snapshots`: input's name -> the folder of what it reads from the hub, where that is here."""
+def _check(
+    stage: StagePlan, place: tuple[str | int, ...], files: Files, snapshots: dict[str, str]
+) -> None:
+    """`place`: the setting that the stage is of; `snapshots`: input's name -> the folder of what it
+    reads from the hub, where that is here."""
     trained = stage.inputs.get("model")
     if trained is None or trained.stage != "train":
         for source, name in ((stage.base, "hub"), (stage.judge_model, "judge_hub")):
-            if source is not None and source.path is not None:
-                load.check_model(files.locate(source.path))
-                if name == "hub":
+            with blamed(*(("model",) if name == "hub" else place)):
+                if source is not None and source.path is not None:
+                    load.check_model(files.locate(source.path))
+                elif source is not None and source.hub is not None and name in snapshots:
+                    load.check_model(Path(snapshots[name]))
+            if source is not None and source.path is not None and name == "hub":
+                with blamed("template"):
                     _check_chat_template(_template_of(stage), source, files)
-            elif source is not None and source.hub is not None and name in snapshots:
-                load.check_model(Path(snapshots[name]))
     if stage.stage == "answer":
-        stage.check_engine(stage.params["answer"].engine, ANSWERING)
-    if stage.stage in ("gen", "train"):
+        with blamed(*place, "engine"):
+            stage.check_engine(stage.params["answer"].engine, ANSWERING)
+    if stage.stage == "train":
         training_data.read(stage.stage, stage.params, files)
-    if stage.stage == "gen":
-        _check_size(stage)
-    elif stage.stage == "train":
         _check_layers(stage)
-    if stage.retired is not None:
-        _check_bridge(stage.retired, stage.inputs["outputs"].params["answer"], files, snapshots)
-    _check_reads(stage.stage, stage.params, files, snapshots)
+    elif stage.stage == "gen":
+        with blamed(*place):
+            training_data.read(stage.stage, stage.params, files)
+            _check_size(stage)
+    if stage.retired is not None and snapshots:  # else as check_beside has looked
+        with blamed(*place, "annotations"):
+            _check_bridge(stage.retired, stage.inputs["outputs"].params["answer"], files, snapshots)
+    with _blamed_for_outputs() if place[0] == "reported" else blamed(), blamed(*place):
+        _check_reads(stage.stage, stage.params, files, snapshots)
 
 
 def _template_of(stage: StagePlan) -> Template | None:
@@ -252,7 +289,7 @@ def check_beside(loaded: LoadedRow, files: Files) -> None:
     if published is not None:
         with looking("eval", "answer", "engine"):
             _check_not_published(loaded.row, published.row, files)
-        with looking("reported", "outputs"):
+        with looking("reported", "outputs"), _blamed_for_outputs():
             _check_reads("answer", {"answer": published.row.answer}, files, {})
             theirs = published.row.answer and published.row.answer.engine.given_outputs
             if theirs:
@@ -266,13 +303,29 @@ def check_beside(loaded: LoadedRow, files: Files) -> None:
         answer = bridging.loaded.row.answer
         assert answer is not None
         place = "reported", "bridge", number
-        with looking(*place):
+        with looking(*place), _blamed_for_outputs():
             _check_reads("answer", {"answer": answer}, files, {})
-        with looking(*place, "annotations"):
-            _check_bridge(bridging.retired, answer, files, {})
         with looking(*place, "outputs"):
             check_distinct(answer, files, models, mine)
+        with looking(*place, "annotations"):
+            _check_bridge(bridging.retired, answer, files, {})
+    row, judge = loaded.row, loaded.row.judge
+    reference = judge.baseline if judge is not None else None
+    for number, verdicts in enumerate(row.reported.annotations):
+        with looking("reported", "annotations", number):
+            check_published(files.pinned(verdicts), row.reported.judges(), reference)
     raise_all(faults)
+
+
+@contextlib.contextmanager
+def _blamed_for_outputs() -> Iterator[None]:
+    """What is refused of an engine within is the fault of the outputs that were given to it."""
+    try:
+        yield
+    except InputError as e:
+        for part in e.parts:
+            part.setting = tuple("outputs" if n == "engine" else n for n in part.setting)
+        raise
 
 
 def _check_not_published(row: Row, published: Row, files: Files) -> None:
@@ -295,39 +348,28 @@ def check_prices(row: Row) -> None:
     if row.budget.usd is None:
         return
     known = prices.load()
+    _check_prices(
+        row,
+        [
+            (stage, [e.model for e in endpoints_of(params) if known.of(e) is None])
+            for _, stage, params in _reading(row)
+        ],
+    )
+
+
+def _check_prices(row: Row, unpriced: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """unpriced: stages, each with the models that it calls whose price is not known."""
     callers: dict[str, str] = {}
-    for _, stage, params in _reading(row):
-        for endpoint in endpoints_of(params):
-            if known.of(endpoint) is None:
-                callers.setdefault(endpoint.model, f"the {stage} stage")
-    with blamed("budget", "usd"):
-        _refuse_unpriced("there is", callers)
-
-
-def check_priced(stages: Sequence[StagePlan]) -> None:
-    """Raises InputError for a budget in dollars where stages call models whose prices are not known:
-    for all of them at once."""
-    limited = [s for s in stages if s.owner.budget.usd is not None and s.unpriced]
-    rows = list(dict.fromkeys(stage.row for stage in limited))
-    callers: dict[str, str] = {}
-    for stage in limited:
-        of = f"the {stage.stage} stage of {stage.row}"
-        for model in stage.unpriced:
-            callers.setdefault(model, of if len(rows) > 1 else f"its {stage.stage} stage")
-    whose = f"row {rows[0]} has" if len(rows) == 1 else f"rows {', '.join(rows)} have"
-    _refuse_unpriced(whose, callers)
-
-
-def _refuse_unpriced(whose: str, callers: Mapping[str, str]) -> None:
-    """Raises InputError where there are any; callers: model -> the first stage that calls it."""
-    if callers:
-        models = " and of ".join(
-            f"{model}, which {stage} calls," for model, stage in callers.items()
-        )
-        raise InputError(
-            f"{whose} a budget in dollars, and the price of {models} is not known",
-            f"Add {'it' if len(callers) == 1 else 'them'} to {prices.place()}.",
-        )
+    for stage, models in unpriced:
+        for model in models:
+            callers.setdefault(model, f"{model}, which the {stage} stage calls,")
+    if row.budget.usd is not None and callers:
+        with blamed("budget", "usd"):
+            raise InputError(
+                "there is a budget in dollars, and the price of "
+                f"{' and of '.join(callers.values())} is not known",
+                f"Add {'it' if len(callers) == 1 else 'them'} to {prices.place()}.",
+            )
 
 
 def endpoints(row: Row) -> Iterator[Endpoint]:
@@ -423,17 +465,19 @@ def _check_layers(stage: StagePlan) -> None:
     assert source is not None
     assert source.random is not None
     if "head_dim" not in source.random.config and shape.hidden % shape.heads:
-        raise InputError(
-            f"model.random.config: hidden_size {shape.hidden} is no multiple of num_attention_heads "
-            f"{shape.heads}"
-        )
+        with blamed("model", "random", "config"):
+            raise InputError(
+                f"model.random.config: hidden_size {shape.hidden} is no multiple of "
+                f"num_attention_heads {shape.heads}"
+            )
     targets = train.lora.target_modules if train.lora is not None else []
     lacking = [] if isinstance(targets, str) else sorted({*targets} - {*shape.linears})
     if lacking:
-        raise InputError(
-            f"train.lora.target_modules: the model has no linear layer {', '.join(lacking)}",
-            f"It has: {', '.join(shape.linears)}.",
-        )
+        with blamed("train", "lora", "target_modules"):
+            raise InputError(
+                f"train.lora.target_modules: the model has no linear layer {', '.join(lacking)}",
+                f"It has: {', '.join(shape.linears)}.",
+            )
 
 
 def _check_turns(prompts: Sequence[Prompt], template: Template | None) -> None:

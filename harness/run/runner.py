@@ -21,7 +21,7 @@ from harness.artefact.store import FAILED, Artefact, Store
 from harness.common import env_variables
 from harness.common.paths import files_of
 from harness.common.progress import ProgressView, StageView, plain, say
-from harness.errors import HarnessError, InputError, Interrupted
+from harness.errors import HarnessError, InputError, Interrupted, kept, raise_all
 from harness.run import ready
 from harness.run.executors import (
     Executor,
@@ -160,13 +160,15 @@ class Runner:
         paying = [p for p in plans if any(s.pays and s.id in to_run for s in p.own)]
         read = [s for p in paying for s in p.own if s.status != "reuse"]
         self.downloads.bring_files([*stages, *read])
+        faults: list[InputError] = []
         for plan in plans:
             # What a stage pays for is lost where one that is to follow can only fail.
             pays = plan in paying
-            ready.check(plan, self.files, () if pays else only)
-            if pays:
-                self.downloads.note_not_fetched(plan, only)
-        ready.check_priced(stages)
+            with kept(faults):
+                ready.check(plan, self.files, () if pays else only)
+                if pays:
+                    self.downloads.note_not_fetched(plan, only)
+        raise_all(faults)
         for stage in stages:
             ready.check_stage(stage, only, self.store, self.executor.name)
         with env_variables.restored(self._caches()):

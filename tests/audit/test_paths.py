@@ -125,6 +125,13 @@ def test_an_archive_is_said_to_be_one_that_is_to_be_unpacked(tmp_path: Path, nam
         caught.value.message
     )
     assert "text file" not in caught.value.message
+    folder = tmp_path / name.partition(".")[0]
+    unpack = {".zip": "python3 -m zipfile -e", ".GZ": "mkdir", ".tgz": "mkdir"}.get(path.suffix)
+    if unpack is not None:
+        assert caught.value.hint.startswith(unpack)
+        assert caught.value.hint.endswith(f" && harness audit {folder}")
+    else:
+        assert caught.value.hint == f"Unpack {path} into a folder, and audit that."
     with pytest.raises(InputError) as caught:
         audit(tmp_path)
     assert f"an archive in it ({name}) was not looked into: unpack it first" in caught.value.message

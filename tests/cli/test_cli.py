@@ -155,13 +155,24 @@ def test_validate_with_given_data_finds_what_is_absent_or_has_other_bytes(place:
     assert command("validate", "specs").exit_code == 0
     absent = command("validate", "specs", "--inputs", "inputs")
     assert absent.exit_code == 2
-    assert "specs/right.yaml: data:prompts.jsonl is not there" in absent.stderr
+    places = {
+        name: next(
+            f"specs/{name}.yaml:{line}:"
+            for line, text in enumerate(Path(f"specs/{name}.yaml").read_text().splitlines(), 1)
+            if text.strip() == "file:"
+        )
+        for name in pins
+    }
+    told = rf"error: {places['right']}\d+: data:prompts.jsonl is not there"
+    assert re.search(told, absent.stderr)
     prompts.write_text(text)
     right = command("validate", "specs/right.yaml", "--inputs", "inputs")
     assert right.stdout == ("1 row, no fault; given data: 1 with the right sha256, 2 not pinned\n")
     wrong = command("validate", "specs", "--inputs", "inputs")
     assert wrong.exit_code == 2
-    assert "specs/wrong.yaml: " in wrong.stderr
+    assert places["wrong"] in wrong.stderr
+    planned = command("plan", "specs/wrong.yaml", "--inputs", "inputs")
+    assert planned.stderr.startswith(f"error: {places['wrong']}")
     assert f"is not the file that the spec means: its sha256 is {pins['right']}" in wrong.stderr
     assert "specs/right.yaml" not in wrong.stderr
     assert wrong.stderr.endswith("1 fault in the given data\n")
@@ -263,6 +274,8 @@ def test_rows_that_make_data_alone_are_counted_by_table_and_by_report(place: Pat
     assert done.stderr == "nothing written\n"
     assert "2 rows, " in command("report", "--all").stdout
     assert told in command("report", "--all").stdout
+    left_out = "2 rows of which nothing is made yet are left out (--all shows them all); 1 of them "
+    assert f"{left_out}makes a data set alone and is in no table" in command("report").stdout
     assert "written: " in command("table").stderr, "the folder is there now"
 
 
@@ -469,6 +482,7 @@ def test_show_of_an_unknown_row_names_those_that_are_near(place: Path) -> None:
     result = command("show", "alpaca-18b")
     assert result.exit_code == 2
     assert "Near: alpaca-1.8b" in result.stderr
+    assert "Near:" not in command("show", "zzz").stderr
 
 
 def test_a_number_with_other_zeros_is_nearest(place: Path) -> None:
@@ -1072,6 +1086,13 @@ def test_a_table_of_rows_that_were_never_run_is_a_count_and_writes_no_folder(pla
     printed = command("table", "--format", "csv").stdout
     assert printed.startswith("row,table,")
     assert printed.count("\n") == 1
+
+
+def test_the_layout_of_a_study_without_a_form_to_print_it_in_is_refused(place: Path) -> None:
+    result = command("table", "tests", "--layout", "study")
+    assert result.exit_code == 2
+    assert "harness table tests --format md --layout study" in result.stderr
+    assert command("table", "--layout", "matrix").exit_code == 0
 
 
 @pytest.mark.parametrize("layout", ["matrix", "study"])

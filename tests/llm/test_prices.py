@@ -1,5 +1,6 @@
 """Prices of calls, what a plan says they come to, and a budget in dollars."""
 
+import json
 import os
 from pathlib import Path
 
@@ -231,22 +232,32 @@ def test_a_budget_in_dollars_for_a_model_without_a_price_is_refused_before_anyth
 ) -> None:
     spec = priced_row(tmp_path / "specs", teacher={"model": "another"})
     spec.write_text(spec.read_text() + "budget: {usd: 5}\n")
-    done = command("run", "--volume", tmp_path / "runs", spec)
-    assert done.exit_code == 2
-    assert "the price of another, which its gen stage calls, is not known" in done.output
-    assert f"Add it to {table}, which HARNESS_PRICES names." in done.output.replace("\n", " ")
+    (line,) = [n for n, text in enumerate(spec.read_text().splitlines(), 1) if "budget:" in text]
+    named = f"{table}, which HARNESS_PRICES names"
+    for name in ("run", "plan"):
+        done = command(name, "--volume", tmp_path / "runs", spec)
+        assert done.exit_code == 2
+        assert f"{spec}:{line}:10: row one: there is a budget in dollars" in done.stderr
+        assert "the price of another, which the gen stage calls, is not known" in done.stderr
+        assert f"Add it to {named}." in done.stderr.replace("\n", " ")
     # A path may be longer than a line.
     said = planned(tmp_path, spec).replace(" ", "")
-    where = f"no known price: add it to {table}, which HARNESS_PRICES names, to run this"
-    assert where.replace(" ", "") in said
+    assert f"no known price: add it to {named}, to run this".replace(" ", "") in said
+    needs = command("needs", "--json", "--volume", tmp_path / "runs", spec)
+    assert needs.exit_code == 1
+    items = json.loads(needs.stdout)["items"]
+    (price,) = [item for item in items if item["kind"] == "price"]
+    assert (price["name"], price["state"]) == ("of another", "missing")
+    assert price["advice"] == f"add it to {named}"
     # All of them are asked for at once, of all rows.
     judged = evaluation(tmp_path / "specs", {"model": "third", "api_key_env": None})
     other = write_row(tmp_path / "specs", "two", eval=judged)
     other.write_text(other.read_text() + "budget: {usd: 5}\n")
     done = command("run", "--volume", tmp_path / "runs", spec, other)
-    assert "rows one, two have a budget in dollars, and the price of another, " in done.output
-    assert "another, which the gen stage of one calls, and of third, which the " in done.output
-    assert f"Add them to {table}, which HARNESS_PRICES names." in done.output
+    assert "row one: there is a budget in dollars, and the price of another, " in done.stderr
+    assert (
+        "row two: there is a budget in dollars, and the price of third, which the " in done.stderr
+    )
 
 
 @pytest.mark.parametrize("stage", ["gen", "judge"])

@@ -292,6 +292,20 @@ def test_other_answers_to_the_same_prompts_are_not_those_that_were_judged(
     assert "reported.outputs: 1 of 100 judged answers do not stand in" in sentence(result)
 
 
+@pytest.mark.parametrize("field", ["baseline", "annotator"])
+def test_verdicts_that_are_not_the_published_judges_are_named(
+    tmp_path: Path, study: Path, mirror: FileServer, field: str
+) -> None:
+    annotations = published(mirror, study / "annotations.json")
+    judge = {"model": "gone", field: "another"}
+    spec = spec_of(tmp_path, judge=judge, win_rate=30.0, annotations=annotations)
+    result = audited(tmp_path, spec)
+    assert result.exit_code == 1
+    told = f"reported.annotations: annotations.json:1 (record 1): the {field} of this"
+    assert told in sentence(result)
+    assert str(tmp_path / "runs") not in result.stdout
+
+
 def test_a_row_of_which_nothing_or_only_outputs_were_published_says_so(
     tmp_path: Path, study: Path, mirror: FileServer
 ) -> None:

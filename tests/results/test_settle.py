@@ -941,16 +941,24 @@ def test_a_larger_sample_is_expected_to_cost_as_many_times_what_the_smaller_did(
     assert (judging.estimate.calls, judging.estimate.is_measured) == (2200, True)
 
 
+def replaced(file: Path, rows: list[dict[str, Any]], text: str) -> str:
+    """The spec's text once a given file of it is another."""
+    before = hashlib.sha256(file.read_bytes()).hexdigest()
+    file.unlink()
+    return text.replace(before, given(file, rows)["sha256"])
+
+
 def test_what_other_answers_took_lowers_no_estimate(tmp_path: Path) -> None:
     spec = bridged_row(tmp_path)
     took = {"calls": 60, "prompt_tokens": 60, "completion_tokens": 60}
     make(tmp_path / "runs", spec, executor=InstantExecutor(lambda job: {"cost": took}))
     text = spec.read_text()
-    before = (spec.parent / "m3.json").read_bytes()
-    rows = [{**row, "output": "other"} for row in json.loads(before)]
-    (spec.parent / "m3.json").unlink()
-    now = given(spec.parent / "m3.json", rows)["sha256"]
-    spec.write_text(text.replace(hashlib.sha256(before).hexdigest(), now))
+    rows = json.loads((spec.parent / "m3.json").read_text())
+    rows = [{**row, "output": "other"} for row in rows]
+    text = replaced(spec.parent / "m3.json", rows, text)
+    verdicts = spec.parent / "m3-annotations.json"
+    rows = [{**row, "output_2": "other"} for row in json.loads(verdicts.read_text())]
+    spec.write_text(replaced(verdicts, rows, text))
     (judging,) = settler(tmp_path, spec)._plan((1, 1, 1, 60)).bridge[3].final()
     assert judging.estimate.calls == 60
     assert judging.estimate.prompt_tokens > 60
@@ -970,10 +978,8 @@ def test_answers_that_are_there_are_expected_at_their_own_length(tmp_path: Path)
         (artefact.folder / "model_outputs.json").write_text('[{"output": "' + "x" * 400 + '"}]')
     assert all(100 < tokens < 150 for tokens in expected())
     file = spec.parent / "m3.json"
-    before = hashlib.sha256(file.read_bytes()).hexdigest()
-    file.unlink()
-    now = given(file, [{"instruction": f"prompt {n}", "output": "x" * 8000} for n in range(2000)])
-    spec.write_text(spec.read_text().replace(before, now["sha256"]))
+    rows = [{"instruction": f"prompt {n}", "output": "x" * 8000} for n in range(2000)]
+    spec.write_text(replaced(file, rows, spec.read_text()))
     longer, same = expected()
     assert longer == pytest.approx(2000, abs=100)
     assert same < 150

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from harness.cli import main
 from harness.errors import InputError
 from harness.gen.recipes.alpaca import AlpacaGen
-from harness.row.load import PRICES, SpecFaults, load_rows, load_usable
+from harness.row.load import NO_COMMA, PRICES, SpecFaults, load_rows, load_usable
 from tests.helpers import ROOT, command, evaluation, write_row
 
 NO_SPECS = (PRICES, "_tables.yaml")
@@ -97,14 +97,32 @@ def test_a_row_without_faults_is_loaded_with_its_defaults(folder: Path) -> None:
          f"'{'x' * 56}...)"),
         ("data: {path: prompt.txt, sha256: abc}", "8:26: data.sha256: 64 hex digits in small letters "
          "are wanted, as sha256sum prints them (here: 'abc')"),
-        ("train: {}", "1:1: train needs a data set: give gen or data"),
+        ("train: {}", "8:1: train needs a data set: give gen or data"),
         ("train: {objective: orpo}\ngen: {recipe: import, file: prompt.txt}",
          "1:1: objective: orpo takes preference data, and gen makes none: gen: {recipe: import, kind: "
          "preference, ...}"),
         ("train: {}\ngen: {recipe: import, file: prompt.txt, kind: preference}",
-         "1:1: gen imports preference data, and objective: sft takes one answer each: import it as "
+         "9:1: gen imports preference data, and objective: sft takes one answer each: import it as "
          "instruction data (columns.output), or train with objective: orpo"),
-        ("replicates: {train_seeds: [1]}", "1:1: replicates.train_seeds needs train"),
+        ("replicates: {train_seeds: [1]}", "8:14: replicates.train_seeds needs train"),
+        ("reported: {output: {path: a.json, sha256: b}}", "8:12: reported.output: unknown key; did you "
+         "mean 'outputs'?"),
+        ("reported: {annotation: {path: a.json}}", "8:12: reported.annotation: unknown key; did you "
+         "mean 'annotations'?"),
+        ("reported: {annotation: 5}", "8:12: reported.annotation: the row gives no such metric; did "
+         "you mean 'annotations'? It gives none"),
+        ("reported: {jugde: {model: a, annotator: b}}", "8:12: reported.jugde: unknown key; did you "
+         "mean 'judge'?"),
+        ("reported: {win_rate: {value: 1, standard_err: 1}}", "8:33: reported.win_rate.standard_err: "
+         "unknown key; did you mean 'standard_error'?"),
+        ("reported: {win_rate: {value: 40,0}}", f"8:33: reported.win_rate.0: unknown key; {NO_COMMA}"),
+        ("reported:\n  win_rate: 40,0", "9:3: reported.win_rate: a number is wanted, or a mapping such "
+         "as {value: 39.5, standard_error: 1.7}, or the word unreported; "
+         f"{NO_COMMA} (here: '40,0')"),
+        ("budget:\n  usd: 0,5", "9:3: budget.usd: input should be a valid number, unable to parse "
+         f"string as a number; {NO_COMMA} (here: '0,5')"),
+        ("reported:\n  mmlu: 129.3", "9:3: reported: mmlu is a percentage: 129.3 does not lie between "
+         "0 and 100"),
         ("deviations: a word", "8:1: deviations: input should be a valid list (here: 'a word')"),
         ("deviations: [a, 2]", "8:17: deviations.1: input should be a valid string (here: 2)"),
     ],

@@ -283,7 +283,7 @@ def test_every_step_of_a_chain_is_replayed(spec: Path) -> None:
         ("one", "there is nothing to replay"),
         ("--stage=judge one", "row one has no judge stage"),
         ("on", "Near: one"),
-        ("zzz", "no row 'zzz' below specs/ Near: one."),
+        ("zzz", "no row 'zzz' below specs/ Of a row elsewhere"),
     ],
 )
 def test_what_cannot_be_replayed_is_said(spec: Path, name: str, said: str) -> None:

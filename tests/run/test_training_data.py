@@ -112,9 +112,11 @@ def test_answers_with_the_templates_own_tokens_are_counted(tmp_path: Path) -> No
 def test_training_data_that_the_stage_would_refuse_is_told_in_the_plan(
     tmp_path: Path, name: str, text: str, said: str, hint: str
 ) -> None:
-    found = fault(row_of(tmp_path, text, name))
+    spec = row_of(tmp_path, text, name)
+    found = fault(spec)
     assert said in found.message
-    assert found.message.startswith("row one: ")
+    (line,) = [n for n, text in enumerate(spec.read_text().splitlines(), 1) if text[:5] == "data:"]
+    assert found.message.startswith(f"{spec}:{line}:1: row one: ")
     assert hint in found.hint
 
 

@@ -7,6 +7,7 @@ from statistics import fmean
 from harness.audit.checks.judged import UNREAD_MARGIN
 from harness.audit.model import EXAMPLES, Result, short
 from harness.audit.parse.judged_pairs import JudgedPair
+from harness.common.progress import counted
 
 NONE: Mapping[str, int] = {}
 
@@ -45,9 +46,9 @@ def check_judged_twice(
     shares += [fmean(r.share for r in group) for group in twice]
     rate, once = 100 * fmean(r.share for r in judged), 100 * fmean(shares)
     result.mismatch(
-        f"{len(twice)} prompts were judged more than once ({extra} judgements too many), of which "
-        f"{opposed} with different judgements: over all {len(judged)} the win rate is {rate:.2f}, with "
-        f"each of {len(shares)} once (the mean of its judgements) {once:.2f}",
+        f"{_were(len(twice), 'prompt')} judged more than once ({counted(extra, 'judgement')} too "
+        f"many), of which {opposed} with different judgements: over all {len(judged)} the win rate is "
+        f"{rate:.2f}, with each of {len(shares)} once (the mean of its judgements) {once:.2f}",
         {
             "judged_twice": len(twice),
             "judgements_too_many": extra,
@@ -79,9 +80,9 @@ def check_scored_twice(result: Result, scored: Sequence[tuple[Hashable, float]])
     mean = fmean(score for _, score in scored)
     once = fmean(fmean(scores) for scores in groups.values())
     result.mismatch(
-        f"{len(twice)} outputs were scored more than once, of which {opposed} with different scores: "
-        f"over all {len(scored)} scores the mean is {mean:.3f}, with each of {len(groups)} outputs "
-        f"once {once:.3f}",
+        f"{_were(len(twice), 'output')} scored more than once, of which {opposed} with different "
+        f"scores: over all {len(scored)} scores the mean is {mean:.3f}, with each of {len(groups)} "
+        f"outputs once {once:.3f}",
         {
             "judged_twice": len(twice),
             "disagree": opposed,
@@ -92,3 +93,7 @@ def check_scored_twice(result: Result, scored: Sequence[tuple[Hashable, float]])
         },
         "error" if opposed or abs(mean - once) >= 0.01 else "warning",
     )
+
+
+def _were(count: int, unit: str) -> str:
+    return f"{counted(count, unit)} {'was' if count == 1 else 'were'}"

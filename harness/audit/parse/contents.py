@@ -111,6 +111,8 @@ def _nearest(source: AuditSource) -> str:
     if not source.all_files:
         return "it holds no JSON, CSV, log or text file"
     names = _first(source.all_files)
+    if len(source.all_files) == 1:
+        return f"its text file ({names}) has nothing of these"
     return f"of its {len(source.all_files):,} text files ({names}) none has anything of these"
 
 

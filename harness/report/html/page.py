@@ -63,14 +63,15 @@ def write_report(
             write_atomically(out, page)
         size = byte_size(len(page.encode()))
         sentences = [f"written: {out}, {counted(len(listed), 'row')}, {size}"]
-    if left_out := len(stories) - len(listed):
-        verb = "is" if left_out == 1 else "are"
+    if left_out := [s for s in stories if s not in listed]:
+        verb = "is" if len(left_out) == 1 else "are"
         sentences.append(
-            f"{counted(left_out, 'row')} of which nothing is made yet {verb} left out"
-            f"{not_looked_up([s.row for s in stories if s not in listed and not s.plan])} (--all shows "
-            "them all)"
+            f"{counted(len(left_out), 'row')} of which nothing is made yet {verb} left out"
+            f"{not_looked_up([s.row for s in left_out if not s.plan])} (--all shows them all)"
         )
-    sentences.append(data_alone([story.loaded for story in listed]))
+        # A table counts these by themselves.
+        sentences.append(data_alone([s.loaded for s in left_out], " of them"))
+    sentences.append(data_alone([s.loaded for s in listed]))
     return "; ".join(filter(None, sentences)), {s.row: s.fault for s in stories if s.fault}
 
 

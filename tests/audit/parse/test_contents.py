@@ -168,7 +168,7 @@ def test_several_files_of_a_kind_in_one_folder_are_results_of_their_own(tmp_path
         ({"results": {"arc": 3}}, "has results; lm-eval's results have versions too"),
         ({"log_history": []}, "has log_history; a trainer's state have global_step too"),
         ([{"question_id": 1, "review": "9 8"}], "AlpaGasus's reviews"),
-        ({"a": 1}, "of its 1 text files (near.json) none"),
+        ({"a": 1}, "its text file (near.json) has nothing of these"),
     ],
 )
 def test_the_message_for_nothing_names_the_nearest_miss(

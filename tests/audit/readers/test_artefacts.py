@@ -195,10 +195,19 @@ def test_a_prompt_that_the_set_has_twice_is_judged_twice_rightly(tmp_path: Path)
     assert only_result(alone / "artefacts" / "judge").findings == []
 
 
-def test_a_prompt_judged_more_often_than_the_set_has_it_is_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (5, "5 prompts were judged more than once (5 judgements too many)"),
+        (1, "1 prompt was judged more than once (1 judgement too many)"),
+    ],
+)
+def test_a_prompt_judged_more_often_than_the_set_has_it_is_told(
+    tmp_path: Path, count: int, told: str
+) -> None:
     rows = rows_of()
     folder = volume(tmp_path, rows)
     path = folder / "artefacts" / "judge" / KEYS["judge"][:16] / "annotations.json"
-    path.write_text(json.dumps(rows + rows[:5]))
+    path.write_text(json.dumps(rows + rows[:count]))
     messages = [f.message for f in only_result(folder).findings]
-    assert any("5 prompts were judged more than once" in message for message in messages)
+    assert any(told in message for message in messages)

@@ -223,7 +223,7 @@ def test_the_studys_own_answers_are_not_held_against_themselves(
         check(*args)
     # An earlier version made it.
     with monkeypatch.context() as patched:
-        patched.setattr("harness.run.ready.check_own", lambda plan: None)
+        patched.setattr("harness.run.ready.check_reported", lambda *_: None)
         scored_row(tmp_path, *[wins(800, PROMPTS)] * 4, **changes)
     for args in (*commands, settle):
         check(*args)
@@ -523,7 +523,7 @@ def test_the_rows_own_answers_are_no_bridging_model(
         assert "Leave that model out of reported.bridge." in text, args
     # An earlier version made it.
     with monkeypatch.context() as patched:
-        patched.setattr("harness.run.ready.check_own", lambda plan: None)
+        patched.setattr("harness.run.ready.check_reported", lambda *_: None)
         scored_row(tmp_path, *[wins(800, PROMPTS)] * 4, **changes)
     found = metric(tmp_path, spec)
     assert (found["verdict"], found["bridge"]) == ("not comparable: another judge", None)
@@ -570,13 +570,25 @@ def test_a_judged_model_that_is_no_bridge_stops_what_is_still_to_be_paid(tmp_pat
     judged, other = agreeing(tmp_path, 2)
     row(tmp_path, wins(500, PROMPTS), wins(500, PROMPTS), bridge=[judged])
     there = "--volume", tmp_path / "runs", "--executor", "local"
-    # The published verdicts turn out to be fewer, which changes no key.
+    # The published verdicts turn out to be fewer, which changes no key: also where all is made.
     judged["annotations"] = annotations(tmp_path, "m0", wins(10, 29))
-    assert command("plan", row(tmp_path, bridge=[judged]), *there).exit_code == 0  # all is made
     made = len(list((tmp_path / "runs").rglob("manifest.json")))
-    result = command("run", row(tmp_path, bridge=[judged, other]), *there)
-    assert result.exit_code == 2
-    assert "of its 29 verdicts 29 are on the" in " ".join(result.output.split())
+    for models in ([judged], [judged, other]):
+        spec = row(tmp_path, bridge=models)
+        for words_of in (
+            ("validate", spec),
+            ("plan", spec, *there),
+            ("run", spec, *there),
+            ("settle", spec, *there, "--usd", "9"),
+            ("settle", spec, *there, "--dry-run"),
+        ):
+            result = command(*words_of)
+            assert result.exit_code == 2, words_of
+            text = " ".join(result.output.split())
+            assert "of its 29 verdicts 29 are on the" in text
+            place = re.match(rf"(?s).*error: {re.escape(str(spec))}:(\d+):\d+: ", result.output)
+            assert place is not None, words_of
+            assert "annotations" in spec.read_text().splitlines()[int(place[1]) - 1]
     assert len(list((tmp_path / "runs").rglob("manifest.json"))) == made
 
 
@@ -669,6 +681,59 @@ def test_verdicts_that_are_not_the_published_judges_on_these_outputs_are_found_b
     with pytest.raises(InputError, match=sentence):
         bridged(tmp_path, 1, **changes)
     assert not list((tmp_path / "runs").rglob("manifest.json"))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "wrong", "said"),
+    [
+        ("prompts", {"generator_1": "gpt4"}, "reported.judge.baseline) 'prompts'"),
+        ("prompts", {"annotator": "x"}, "reported.judge.annotator) 'chatgpt'"),
+        (None, {"generator_1": "gpt4"}, "none of the published number is given"),
+        ("0" * 64, {"annotator": "x"}, "reported.judge.annotator) 'chatgpt'"),
+    ],
+)
+def test_published_verdicts_of_another_judge_or_against_another_baseline_are_told(
+    tmp_path: Path, baseline: str | None, wrong: dict[str, Any], said: str
+) -> None:
+    """By every command that looks at what a study published of a row, also once all is made."""
+    of = {**OTHER, "baseline": baseline}
+    published = outputs(tmp_path, "published")
+    right = annotations(tmp_path, "published", wins(900, PROMPTS))
+    judged = wins(510, PROMPTS), wins(500, PROMPTS)
+    spec = row(tmp_path, *judged, judge=of, outputs=published, annotations=right)
+    there = "--volume", tmp_path / "runs", "--executor", "local"
+    commands = ("validate", spec), ("plan", spec, *there), ("run", spec, *there)
+    for words_of in commands:
+        assert command(*words_of).exit_code == 0
+    other = annotations(tmp_path, "published", wins(900, PROMPTS), **wrong)
+    spec = row(tmp_path, judge=of, outputs=published, annotations=other)
+    line = spec.read_text().splitlines().index("  annotations:") + 1
+    for words_of in commands:
+        result = command(*words_of)
+        assert result.exit_code == 2
+        assert f"{spec}:{line}:3: " in result.output
+        assert said in result.output
+        assert "(and 1999 more records like it)" in result.output
+    assert said in words(tmp_path, spec)
+
+
+@pytest.mark.parametrize("fault", ["no file of answers", "other bytes"])
+def test_a_fault_of_a_bridging_models_outputs_is_told_at_its_outputs(
+    tmp_path: Path, fault: str
+) -> None:
+    model = agreeing(tmp_path, 1)[0]
+    path = tmp_path / "specs" / "m0.json"
+    if fault == "other bytes":
+        path.write_text(path.read_text() + "\n")
+    else:
+        rows = json.loads(path.read_text())
+        model["outputs"] = given(path, [{"instruction": row["instruction"]} for row in rows])
+    spec = row(tmp_path, bridge=[model])
+    result = command("validate", spec)
+    assert result.exit_code == 2
+    for error in re.findall("error: (.*)", result.stderr):
+        line = int(error.removeprefix(f"{spec}:").partition(":")[0])
+        assert "outputs:" in spec.read_text().splitlines()[line - 1], error
 
 
 @pytest.mark.parametrize(("generator", "of_records"), [("m0", None), ("Model 7B", "model-7b")])

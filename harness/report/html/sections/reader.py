@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.answer.outputs import GENERATOR, OutputRow
 from harness.common import numbers
+from harness.common.progress import counted
 from harness.report.html.collect import Story
 from harness.report.html.markup import Html, join, tag
 from harness.report.html.section import StorySection
@@ -42,7 +43,7 @@ def sample(prompts: Sequence[JudgedOutput], most: int, name: str) -> OutputSampl
     seeded draw of the rest. `name` has each row draw others."""
     total = len(prompts)
     if total <= most:
-        return OutputSample(prompts, total, f"all {total} outputs")
+        return OutputSample(prompts, total, f"all {counted(total, 'output')}")
     fifth = most // 5
     graded = sorted((p for p in prompts if p.grade is not None), key=lambda p: (p.grade, p.index))
     chosen: dict[int, JudgedOutput] = {}

@@ -86,7 +86,11 @@ def message(row_differences: Sequence[Difference]) -> str:
 def _in_table(plans: Sequence[RowPlan]) -> dict[str, list[Difference]]:
     rows = {plan.row.row: plan.row for plan in plans}
     every_setting = any(row.studied is not None for row in rows.values())
-    settings = _that_vary({plan.row.row: settings_of(plan, every_setting) for plan in plans})
+    # A damaged row has no stages; its files are told by their bytes as the others' are.
+    planner = next((plan.stages[0].planner for plan in plans if plan.stages), None)
+    settings = _that_vary(
+        {plan.row.row: settings_of(plan, every_setting, planner) for plan in plans}
+    )
     against = {
         key: _commonest(
             [row_settings[key].value for row_settings in settings.values() if key in row_settings]

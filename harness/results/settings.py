@@ -18,7 +18,7 @@ from harness.judge.judge import BaseJudge, RowOutputs
 from harness.row.row import Row
 from harness.row.settings import STUDIED, WHOLE, is_compared
 from harness.row.sources import shown_name
-from harness.run.plan import RowPlan
+from harness.run.plan import Planner, RowPlan
 from harness.spec.base import DATA_SCHEME, NOT_KEY, DataPath, Endpoint, FileText
 from harness.spec.hub import HubData
 from harness.spec.model_source import ModelSource
@@ -48,9 +48,11 @@ RowSettings = dict[str, Setting]
 """Key -> setting. A key of which another is the beginning goes unlooked-at where that one differs."""
 
 
-def settings_of(plan: RowPlan, every_setting: bool) -> RowSettings:
-    """The row's settings; without `every_setting` only those of its evaluation."""
-    row: Row = _mapped(plan.row, _of_twin if plan.row.scale == "tiny" else _with_digest(plan))
+def settings_of(plan: RowPlan, every_setting: bool, planner: Planner | None = None) -> RowSettings:
+    """The row's settings; without `every_setting` only those of its evaluation. `planner` reads files
+    where a plan has no stages."""
+    planner = plan.stages[0].planner if plan.stages else planner
+    row: Row = _mapped(plan.row, _of_twin if plan.row.scale == "tiny" else _with_digest(planner))
     settings: RowSettings = {}
     if every_setting and not is_control(row):
         for name in STUDIED:
@@ -100,10 +102,9 @@ def _of_twin(value: Any) -> Any:
     return value
 
 
-def _with_digest(plan: RowPlan) -> Callable[[Any], Any]:
+def _with_digest(planner: Planner | None) -> Callable[[Any], Any]:
     """Of a file by its path alone the sha256 that is in the row's keys: the same bytes are the same
     setting wherever they are."""
-    planner = plan.stages[0].planner if plan.stages else None
 
     def with_digest(value: Any) -> Any:
         if planner is None or not isinstance(value, DataPath) or value.sha256 or not value.path:

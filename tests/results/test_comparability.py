@@ -98,7 +98,10 @@ def test_the_same_bytes_at_two_places_are_one_setting_and_others_at_one_place_ar
     ]
     prompts = specs[2] / "prompts.jsonl"
     prompts.write_text(prompts.read_text().replace("Say", "Tell"))
-    found = confounded([planned(tmp_path / "runs", path)[0] for path in paths])
+    plans = [planned(tmp_path / "runs", path)[0] for path in paths]
+    damaged = RowPlan(plans[0].row, plans[0].spec, [])
+    assert not confounded([damaged, plans[1]])
+    found = confounded([damaged, *plans[1:]])
     assert list(found) == ["c"]
     assert {difference.setting for difference in found["c"]} >= {"prompt set", "baseline"}
 

@@ -26,13 +26,13 @@ from harness.results.purchase import (
     BRIDGE,
     Counts,
     Purchase,
-    at_best,
     best,
     enough,
     first_asked,
     half_of,
     more_of,
 )
+from harness.results.verdict.deciding import at_best
 from harness.results.verdict.forecast import DECIDED, decide
 from harness.results.verdict.outlook import NOTHING, Bridge, Outlook
 from harness.results.verdict.sides import difference_interval, reproduced_of

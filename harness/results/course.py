@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,10 @@ def annotations_of(loaded: LoadedRow, metric: str) -> list[str | None]:
     return [model.retired.annotations.sha256 for model in bridging]
 
 
+def _fixed(terms: Terms) -> str:
+    return f"margin {terms.margin:g}, {counted(len(terms.levels), 'look')}{of_reported(terms)}"
+
+
 def of_reported(terms: Terms) -> str:
     """The published number that looks are at, where they say it, to stand behind their margin."""
     return f" and a reported {terms.reported['value']:g}" if terms.reported else ""
@@ -216,12 +220,11 @@ class Course:
                 completed = before.completed(terms)
                 now = replace(terms, row=before.row, rule=before.rule)
                 if replace(completed, annotations=now.annotations) != now:
+                    looks = f" (--looks {len(before.levels)})" * (before.levels != now.levels)
                     raise InputError(
-                        f"{course.path}: row {before.row} was begun with margin {before.margin:g}, "
-                        f"{len(before.levels)} looks{of_reported(before)}, which are fixed from then "
-                        "on",
-                        f"Give the same (--looks {len(before.levels)}); more --usd may be given. "
-                        f"{ANEW}",
+                        f"{course.path}: row {before.row} was begun with {_fixed(before)}, which are "
+                        f"fixed from then on; now it has {_fixed(now)}",
+                        f"Give the same{looks}; more --usd may be given. {ANEW}",
                     )
                 if completed != now:
                     raise InputError(
@@ -240,16 +243,16 @@ class Course:
                 )
         return cls(terms, root / FOLDER / f"{terms.row}-{terms.digest}.json", Begun.by(loaded))
 
-    def apart(self) -> Iterator["Course"]:
-        """Those on the volume that were begun for the same stages and metric, and another published
-        number."""
+    def apart(self, judgings: Collection[str]) -> Iterator["Course"]:
+        """Those on the volume that were begun for the same metric, and the same stages, judgings of the
+        row (keys) or row's name: with another published number, other settings or bridging models."""
+        terms = self.terms
         for path, _, other in _stored(self.path.parent.parent):
             if path == self.path or isinstance(other, CourseChanged):
                 continue
-            if (other.terms.metric, other.terms.document) == (
-                self.terms.metric,
-                self.terms.document,
-            ):
+            is_near = other.terms.document == terms.document or other.terms.row == terms.row
+            shared = {*judgings} & {*other.owned, *other.paid, *other.pending}
+            if (is_near or shared) and other.terms.metric == terms.metric:
                 yield other
 
     @property
@@ -306,10 +309,16 @@ class Course:
         level = f"{100 * last.level:.6g} %"
         within = f"{ends}, " if ends else ""
         said = (
-            f"settle looked {counted(len(self.looks), 'time')}, of {len(terms.levels)} at most; its "
-            f"own verdict: {last.verdict} at look {len(self.looks)} ({level}, {within}"
-            f"margin {terms.margin:g}{of_reported(terms)})"
+            f"settle looked {counted(len(self.looks), 'time')}, of {len(terms.levels)} at most, for "
+            f"{numbers.dollars(self.usd)}; its own verdict: {last.verdict} at look {len(self.looks)} "
+            f"({level}, {within}margin {terms.margin:g}{of_reported(terms)})"
         )
+        cell = loaded.row.reported.get(terms.metric)
+        value = cell.value if cell is not None and terms.reported else None
+        other = [f"margin {verdict.margin:g}"] * (verdict.margin != terms.margin)
+        if terms.reported and value != terms.reported["value"]:
+            other.append(f"a reported {value:g}" if value is not None else "no reported number")
+        said += f"; the spec has {' and '.join(other)} by now" * bool(other)
         if terms.row != loaded.row.row:
             said += f", as row {terms.row}"
         if terms.annotations not in (None, annotations_of(loaded, terms.metric)):
@@ -320,7 +329,8 @@ class Course:
         )
         name = verdict.name
         if name != last.verdict:
-            short += ", to which the verdict keeps"
+            alone = "with the replicates that the spec names alone it is not"
+            short += f", {alone if last.verdict in DECIDED else 'to which the verdict keeps'}"
             said += f"; at 95 % and with the spec's replicates it alone were {name}"
             name = "inconclusive"
         reason, more = verdict.reason, verdict.more

@@ -4,21 +4,16 @@ price."""
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from harness.common.numbers import dollars
 from harness.common.progress import counted
 from harness.results.verdict.forecast import (
     COSTS,
-    DECIDED,
     MOST_ADDED,
-    QUANTILES,
-    first_of_a_kind,
 )
 from harness.results.verdict.outlook import Outlook, numbers_of_prompts
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed
-from harness.stats.intervals import LEVEL, t_quantile
 
 BRIDGE = "bridge"
 Counts = tuple[int, int, int, int]
@@ -27,9 +22,6 @@ none, or all of them are judged)."""
 WORDS = {**KIND_WORDS, BRIDGE: ("prompt of each bridging model", "prompts of each bridging model")}
 PROMPT_COST = 0.005
 """What a prompt of a bridging model costs beside a replicate's COSTS, roughly."""
-
-LIKELY_MOVE = NormalDist().inv_cdf(QUANTILES[-1]) / t_quantile(math.inf)
-"""Of half of a 95 % interval, as far as a forecast looks."""
 
 
 @dataclass(frozen=True)
@@ -124,48 +116,6 @@ def first_asked(weighed: Weighed) -> dict[str, int]:
     most."""
     foretold = weighed.bridge_foretold or weighed.foretold
     return dict(foretold.more) if foretold is not None and foretold.is_first else {}
-
-
-@dataclass(frozen=True)
-class AtBest:
-    """What all that can be bought could decide."""
-
-    verdicts: tuple[str, ...]
-    """Those of DECIDED that are in reach."""
-    words: str
-
-
-def at_best(weighed: Weighed) -> AtBest | None:
-    """What endless replicates (and all prompts of bridging models) could make of an open verdict; None
-    where it is not known, or not open.
-
-    They leave half an interval L of the present H (95 %); and by the error that they take off,
-    H^2 - L^2, they are taken to move the difference no further than nine of ten would, either way.
-    """
-    verdict, foretold = weighed.verdict, weighed.bridge_foretold or weighed.foretold
-    if foretold is None or weighed.interval is None or verdict.margin is None:
-        return None
-    low, high = weighed.interval(LEVEL)
-    half, difference = (high - low) / 2, abs(verdict.difference or 0.0)
-    limit = foretold.limit
-    moved = math.sqrt(max(0.0, half**2 - limit**2)) * LIKELY_MOVE
-    is_in_reach = (
-        max(0.0, difference - moved) + limit <= verdict.margin,
-        difference + moved - limit > verdict.margin,
-    )
-    verdicts = tuple(name for name, is_so in zip(DECIDED, is_in_reach, strict=True) if is_so)
-    alone = dict(first_of_a_kind(weighed.evidence)) if weighed.evidence is not None else {}
-    second = "".join(f"a second {KIND_WORDS[kind][0]}" for kind in alone)
-    if second and round(limit, weighed.digits) == 0:
-        # All that there is of an error is taken to be what replicates take off.
-        return AtBest(verdicts, f"what can at best be reached is not known before {second}")
-    return AtBest(
-        verdicts,
-        f"at best (endless replicates{' and all bridging prompts' * bool(weighed.bridge_foretold)}) "
-        f"±{weighed.number(limit)} about the difference is left"
-        f"{f', or more, which {second} would show' * bool(second)}, margin {verdict.margin:g}: "
-        f"{' or '.join(verdicts) or 'no verdict'} is in reach",
-    )
 
 
 def price_of(kind: str, counts: Counts, first: int, usd: float) -> Callable[[int], float]:

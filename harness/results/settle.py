@@ -40,7 +40,6 @@ from harness.results.purchase import (
     WORDS,
     Counts,
     Purchase,
-    at_best,
     best,
     enough,
     first_asked,
@@ -49,6 +48,7 @@ from harness.results.purchase import (
     price_of,
     steps,
 )
+from harness.results.verdict.deciding import at_best
 from harness.results.verdict.evidence import gather, served_models
 from harness.results.verdict.forecast import DECIDED
 from harness.results.verdict.sides import KIND_WORDS, KINDS
@@ -194,6 +194,7 @@ class Settler:
             verdict = weighed.verdict
             spent = self._spent(plan)
             looks.append(Look(counts, level, verdict.low, verdict.high, verdict.name, spent))
+            course.save()  # what was seen stays seen, whatever comes now
             _tell(console, weighed, looks[-1], len(looks), len(course.terms.levels))
             purchase = None
             if verdict.name not in DECIDED and len(looks) < len(course.terms.levels):
@@ -206,15 +207,21 @@ class Settler:
 
     def _uncounted(self) -> Iterator[str]:
         """What is to be said of looks and dollars that were, or may have been, spent on the same stages
-        and are not the course's."""
+        or the same row and are not the course's."""
         course = self.course
-        for other in course.apart():
+        judgings = [stage.key for stage in self._plan(counts_of(self.loaded)).final()]
+        others = list(course.apart(judgings))
+        for other in others:
             value = other.terms.reported["value"] if other.terms.reported else "another number"
             looks = counted(len(other.looks), "look")
+            of, why = "the same stages", f"row {other.terms.row} reports {value}, this row "
+            why += str(self.terms.reported and self.terms.reported["value"])
+            if other.terms.document != course.terms.document:
+                of, why = "the row", "it was of other settings, or other bridging models"
             yield (
-                f"another course of the same stages has taken {looks} and paid {dollars(other.usd)}: "
-                f"{other.path}; it counts apart: row {other.terms.row} reports {value}, this row "
-                f"{self.terms.reported and self.terms.reported['value']}"
+                f"another course of {of} has taken {looks} and paid {dollars(other.usd)}: "
+                f"{other.path}; it counts apart: {why}. Who begins anew until it is decided errs more "
+                "often than one course does"
             )
         if course.path.is_file():
             return
@@ -223,7 +230,12 @@ class Settler:
         ids = {stage.id for stage in plan.stages}
         kinds = [kind for kind in self._kinds(plan, counts) if kind != BRIDGE]
         more = [self.planner.plan(extended(self.loaded, more_of(counts, k, 1))) for k in kinds]
-        there = [s.artefact for s in unique(more) if s.artefact is not None and s.id not in ids]
+        known = {key for other in others for key in (*other.owned, *other.paid)}
+        there = [
+            s.artefact
+            for s in unique(more)
+            if s.artefact is not None and s.id not in ids and s.key not in known
+        ]
         if there:
             names = ", ".join(f"{a.stage}/{a.key[:SHORT]} (of {a.manifest.row})" for a in there)
             yield (
@@ -341,7 +353,14 @@ class Settler:
         if spent > self.usd:
             over = f"{dollars(spent)} are spent, more than --usd {self.usd:g}"
             return f"{over}: it cost more than expected"
-        return "no replicate that the rest of the budget pays is expected to narrow the interval"
+        assert weighed.outlook is not None
+        kinds = self._kinds(plan, counts)
+        options = [self._option(plan, weighed, counts, kind, 0.0, math.inf) for kind in kinds]
+        named, first = [o for o in options if o is not None], self._first_asked(weighed)
+        dearer = best(weighed.outlook, counts, named, first)
+        if dearer is None:
+            return "no replicate is expected to narrow the interval"
+        return f"{dearer}, would be next: --usd {self.usd:g} leaves {dollars(self.usd - spent)}"
 
     def _limit(self, plan: RowPlan) -> str:
         """That the reported number's own error alone leaves more than the margin; else empty."""
@@ -391,7 +410,11 @@ class Settler:
         return replace(course, pending={**course.pending, **kept}).usd
 
     def foretold(self) -> Iterator[str]:
-        """The verdict as `harness verify` has it now, the terms, and what would be bought first."""
+        """The verdict as `harness verify` has it now, the terms, and what would be bought first.
+
+        Raises:
+            InputError: as `settle`.
+        """
         lines = lines_of(self.spec, [self.planner])
         now = next(line.cells for line in lines if line.cells.metric == self.metric)
         yield ": ".join(filter(None, ["as it stands", now.verdict, now.verdict_reason]))
@@ -418,6 +441,7 @@ class Settler:
             if limit := self._limit(plan):
                 yield limit
             yield f"first {what}: {counted(len(to_run), 'stage')}, about {dollars(usd)}"
+            self._check_budget(plan, what)
             return
         weighed = self._weigh(plan, terms.levels[len(looks)])
         verdict = weighed.verdict
@@ -487,6 +511,8 @@ class Settler:
         price = price_of(kind, counts, first, usd_of_first)
         difference = weighed.verdict.difference or 0.0
         count = self._first_asked(weighed).get(kind)
+        if count is not None and self._priced(plan, counts, kind, count)[1] > left:
+            return None  # fewer would show nothing
         count = count or enough(outlook, counts, kind, difference, lambda n: price(n) <= share)
         assert count is not None
         if self._priced(plan, counts, kind, count)[1] > left:

@@ -384,6 +384,13 @@ def _difference(line: MatrixLine) -> str:
     interval = numbers.interval(verdict.low, verdict.high, weighed.digits, signed=True)
     if not interval:
         return text
+    if line.with_bought is not None:
+        bought, of = line.with_bought, line.with_bought.verdict
+        ends = numbers.interval(of.low, of.high, bought.digits, signed=True)
+        text = (
+            f"with what settle bought {bought.number(of.difference, signed=True)}, 95 % interval "
+            f"{ends}; with the spec's replicates alone {text}"
+        )
     text += f", 95 % interval {interval}{', as of a single look' * bool(line.last_look)}"
     if weighed.assumed:
         text += (

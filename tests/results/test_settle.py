@@ -142,7 +142,8 @@ def test_verify_and_table_keep_to_what_the_looks_said(tmp_path: Path) -> None:
     assert f"{said}; difference between " in line.cells.verdict_reason
     assert "settle looked" not in "".join(shown(line).values())
     assert line.looks.startswith(
-        "settle looked 1 time, of 5 at most; its own verdict: inconclusive at look 1 (99.9988 %, "
+        "settle looked 1 time, of 5 at most, for $0.00; its own verdict: inconclusive at look 1 "
+        "(99.9988 %, "
     )
     assert "at 95 % and with the spec's replicates it alone were reproduced" in line.looks
     assert line.cells.verdict_holm == ""
@@ -360,7 +361,7 @@ def test_another_reported_number_is_not_what_was_looked_at(tmp_path: Path) -> No
         settler(tmp_path, spec)
     (line,) = lines(tmp_path / "runs", spec)
     assert line.cells.verdict == "inconclusive"
-    assert "margin 3 and a reported 60); at 95 %" in line.looks
+    assert "a reported 60); the spec has a reported 40 by now; at 95 %" in line.looks
     # Written before the number stood there.
     content = json.loads(found.course.path.read_text())["course"]
     content["terms"].pop("reported")
@@ -378,14 +379,25 @@ def test_looks_and_dollars_that_are_not_counted_are_told(tmp_path: Path) -> None
     two = spec.with_name("two.yaml")
     two.write_text(spec.read_text().replace("row: one", "row: two").replace("37.0", "37.001"))
     other = settler(tmp_path, two, looks=2)
+    begins_anew = ". Who begins anew until it is decided errs more often than one course does"
     told = (
         f"another course of the same stages has taken 2 looks and paid $0.00: {found.course.path}; it "
-        "counts apart: row one reports 37.0, this row 37.001"
+        f"counts apart: row one reports 37.0, this row 37.001{begins_anew}"
     )
     assert told in list(other.foretold())
     assert told in settle(tmp_path, two, *apart, looks=2)[1]
     assert "row two reports 37.001, this row 37.0" in settle(tmp_path, spec, looks=2)[1]
     assert "if an earlier course" not in " ".join(settler(tmp_path, spec, looks=2).foretold())
+    # So is one of the row under other settings.
+    spec.write_text(spec.read_text().replace("decoding:", "decoding:\n      max_new_tokens: 7", 1))
+    told = (
+        f"another course of the row has taken 2 looks and paid $0.00: {found.course.path}; it counts "
+        f"apart: it was of other settings, or other bridging models{begins_anew}"
+    )
+    anew = " ".join(settler(tmp_path, spec, looks=2).foretold())
+    assert told in anew
+    assert "if an earlier course" not in anew
+    spec = row(tmp_path, value=37.0, trained=True, replicates={})
     shutil.rmtree(found.course.path.parent)
     train = found._plan((2, 1, 1, 0)).stages[-3]
     told = (
@@ -612,8 +624,11 @@ def test_what_was_begun_with_more_money_is_not_gone_on_with_for_less(
     made = len(list((tmp_path / "runs").rglob("manifest.json")))
     what = "the row as it stands" if is_first else "what look 1 chose"
     after = "" if is_first else r" leaves after the \$0\.0010 that are spent"
-    with pytest.raises(InputError, match=rf"row one: {what} costs about .*--usd 0.001{after}"):
+    refused = rf"row one: {what} costs about .*--usd 0.001{after}"
+    with pytest.raises(InputError, match=refused):
         paid_settler(tmp_path, 0.001, **changes).settle(Scored(), Console(file=io.StringIO()))
+    with pytest.raises(InputError, match=refused):
+        list(paid_settler(tmp_path, 0.001, **changes).foretold())
     assert len(list((tmp_path / "runs").rglob("manifest.json"))) == made
     again = paid_settler(tmp_path, 5.0, **changes)
     with pytest.raises((IndexError, HarnessError)):
@@ -1052,6 +1067,44 @@ def test_what_the_verdict_asks_for_first_is_bought_first(tmp_path: Path) -> None
     assert "more judging" not in text
 
 
+def test_fewer_than_would_show_anything_are_not_bought_and_the_price_is_told(
+    tmp_path: Path,
+) -> None:
+    """Two trainings are asked for, and the money is for one."""
+    changes: dict[str, Any] = {"trained": True, "replicates": {}}
+    (judging,) = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, 1, 0)).stages[-1:]
+    usd = judging.usd()
+    assert usd
+    found, out = paid_settler(tmp_path, 2.5 * usd, **changes), io.StringIO()
+    found.settle(Scored(*[wins(120, 300)] * 3), Console(file=out, width=200))
+    assert [look.counts for look in found.course.looks] == [(1, 1, 1, 0)]
+    why = "2 more trainings (6 stages to run), about "
+    assert f"it ends here: {why}" in out.getvalue()
+    assert f"would be next: --usd {2.5 * usd:g} leaves {dollars(1.5 * usd)}" in out.getvalue()
+    *_, nothing = paid_settler(tmp_path, 2.5 * usd, **changes).foretold()
+    assert nothing.startswith(f"nothing: {why}")
+    found = paid_settler(tmp_path, 3.5 * usd, **changes)
+    found.settle(Scored(*[wins(120, 300)] * 2), Console(file=io.StringIO()))
+    assert found.course.looks[1].counts == (3, 1, 1, 0)
+
+
+def test_a_look_that_was_told_is_written_down_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    spec = row(tmp_path, value=37.0, gen=None, train=None, replicates={})
+    with monkeypatch.context() as patch:
+        patch.setattr("harness.results.settle._tell", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            settle(tmp_path, spec, wins(1600, PROMPTS))
+    (first,) = settler(tmp_path, spec).course.looks
+    found, _ = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
+    assert found.course.looks[0].counts == first.counts
+    assert len(found.course.looks) > 1
+
+
 def test_by_a_bridge_too_a_second_judging_is_asked_for_where_it_could_decide(
     tmp_path: Path,
 ) -> None:
@@ -1082,7 +1135,10 @@ def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Pat
     assert limit in text
     (look,) = found.course.looks
     assert (look.verdict, look.next) == ("inconclusive", None)
-    reach = "or more, which a second training would show, margin 3: no verdict is in reach"
+    reach = (
+        "or more, which a second training would show (trainings are taken to differ by a standard "
+        "deviation of 1), margin 3: no verdict is in reach"
+    )
     assert reach in text
     assert "it ends here: nothing that can be bought would decide it" in text
     again = settler(tmp_path, spec)

@@ -1,14 +1,73 @@
 """What would decide a verdict, and what it takes as given, in words."""
 
 import math
+from dataclasses import dataclass
+from statistics import NormalDist
 
 from harness.common import numbers
 from harness.common.progress import counted
-from harness.results.verdict.forecast import MOST_ADDED, More, more_in_words
+from harness.results.verdict.forecast import (
+    DECIDED,
+    MOST_ADDED,
+    QUANTILES,
+    USUAL_SPREAD,
+    More,
+    first_of_a_kind,
+    more_in_words,
+)
 from harness.results.verdict.outlook import BridgeForetold
+from harness.results.verdict.sides import KIND_WORDS, share_of_range
 from harness.results.verdict.verdict import Weighed
 from harness.row.reported import Reported
-from harness.stats.intervals import t_quantile
+from harness.stats.intervals import LEVEL, t_quantile
+
+LIKELY_MOVE = NormalDist().inv_cdf(QUANTILES[-1]) / t_quantile(math.inf)
+"""Of half of a 95 % interval, as far as a forecast looks."""
+
+
+@dataclass(frozen=True)
+class AtBest:
+    """What all that can be bought could decide."""
+
+    verdicts: tuple[str, ...]
+    """Those of DECIDED that are in reach."""
+    words: str
+
+
+def at_best(weighed: Weighed) -> AtBest | None:
+    """What endless replicates (and all prompts of bridging models) could make of an open verdict; None
+    where it is not known, or not open.
+
+    They leave half an interval L of the present H (95 %); and by the error that they take off,
+    H^2 - L^2, they are taken to move the difference no further than nine of ten would, either way.
+    """
+    verdict, foretold = weighed.verdict, weighed.bridge_foretold or weighed.foretold
+    if foretold is None or weighed.interval is None or verdict.margin is None:
+        return None
+    low, high = weighed.interval(LEVEL)
+    half, difference = (high - low) / 2, abs(verdict.difference or 0.0)
+    limit = foretold.limit
+    moved = math.sqrt(max(0.0, half**2 - limit**2)) * LIKELY_MOVE
+    is_in_reach = (
+        max(0.0, difference - moved) + limit <= verdict.margin,
+        difference + moved - limit > verdict.margin,
+    )
+    verdicts = tuple(name for name, is_so in zip(DECIDED, is_in_reach, strict=True) if is_so)
+    alone = dict(first_of_a_kind(weighed.evidence)) if weighed.evidence is not None else {}
+    second = "".join(f"a second {KIND_WORDS[kind][0]}" for kind in alone)
+    if second and round(limit, weighed.digits) == 0:
+        # All that there is of an error is taken to be what replicates take off.
+        return AtBest(verdicts, f"what can at best be reached is not known before {second}")
+    more = f", or more, which {second} would show" * bool(second)
+    if weighed.evidence is not None and weighed.evidence.trained_once:
+        usual = share_of_range(USUAL_SPREAD, weighed.evidence, verdict.margin)
+        more += f" (trainings are taken to differ by a standard deviation of {usual:g})"
+    return AtBest(
+        verdicts,
+        f"at best (endless replicates{' and all bridging prompts' * bool(weighed.bridge_foretold)}) "
+        f"±{weighed.number(limit)} about the difference is left{more}, margin {verdict.margin:g}: "
+        f"{' or '.join(verdicts) or 'no verdict'} is in reach",
+    )
 
 
 def more(weighed: Weighed, reported: Reported | None) -> str:
@@ -30,9 +89,13 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
         if weighed.assumed:
             text += ", if trainings differ by what is usual, of which one shows nothing"
         return text
+    reach = at_best(weighed)
+    moved = " or ".join(reach.verdicts) if reach is not None else ""
     text = (
-        f"more replicates alone, up to {MOST_ADDED} of a kind, would not: endless ones would leave an "
-        f"interval of ±{weighed.number(foretold.limit)} about the difference, or more"
+        f"more replicates alone, up to {MOST_ADDED} of a kind, would not, if the difference stays at "
+        f"{weighed.number(verdict.difference, signed=True)}: endless ones would leave an interval of "
+        f"±{weighed.number(foretold.limit)} about it, or more"
+        f"{f' (by moving it they may yet bring {moved})' * bool(moved)}"
     )
     if weighed.against is not None:
         end = f"it takes more {item}s, or more runs of the study's own, of which there is one"

@@ -98,7 +98,7 @@ class Workspace:
             HarnessError: artefacts of rows are damaged.
         """
         damaged: dict[str, Damaged] = {}
-        yield plan_rows(self.rows_to_run(specs), planner, damaged)
+        yield plan_rows(self.rows_to_run(specs), planner, damaged, with_results=True)
         planner.files.save()
         if damaged:
             from harness.run.failures import tell_damaged
@@ -268,11 +268,14 @@ def inputs_folder(inputs: Path | None) -> Path | None:
 
 
 def plan_rows(
-    rows: "list[LoadedRow]", planner: "Planner", damaged: "dict[str, Damaged]"
+    rows: "list[LoadedRow]",
+    planner: "Planner",
+    damaged: "dict[str, Damaged]",
+    with_results: bool = False,
 ) -> "list[RowPlan]":
     """Plans; of a folder of specs, a row whose given data is absent is left out, and said; so is one
     that needs a damaged artefact, which `damaged` takes: what is wrong -> the error, which names the
-    specs."""
+    specs. with_results: also one whose results were changed, which a run says at its end."""
     from harness.artefact.store import Damaged
 
     plans = []
@@ -281,7 +284,10 @@ def plan_rows(
     for loaded in rows:
         try:
             plan = planner.plan(loaded)
-            plan.check_inputs()
+            if with_results:
+                plan.check_results()
+            else:
+                plan.check_inputs()
             plans.append(plan)
         except HarnessError as e:
             if isinstance(e, DataAbsent) and not loaded.is_named:

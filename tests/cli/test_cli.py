@@ -1006,6 +1006,9 @@ def test_a_row_of_which_a_stage_met_a_damaged_artefact_is_damaged_below_the_run(
     command("run", "specs/two.yaml")
     (made,) = Path("runs/artefacts/answer").glob("*/made.txt")
     made.write_text("changed")
+    for name in ("plan", "needs"):
+        done = command(name, "specs/two.yaml")
+        assert (done.exit_code, done.stderr.count("was changed after it was made")) == (1, 2), name
     write_row(place / "specs", "two", eval=evaluated, replicates={"judge": 2})
     done = command("run", "specs/two.yaml")
     assert done.exit_code == 1

@@ -114,7 +114,22 @@ def more(weighed: Weighed, reported: Reported | None) -> str:
             f"{text}. What our unjudged {item}s leave open spans {span} of it: it takes verdicts on "
             f"them, or more {item}s"
         )
+    common = t_quantile(math.inf) * math.sqrt(_in_common(weighed))
+    if common > verdict.margin:
+        return (
+            f"{text}. What replicates differ by in all {item}s at once leaves "
+            f"±{weighed.number(common)} of one run alone: it takes more runs of the study's "
+            "own, of which there is one"
+        )
     return f"{text}: it takes more {item}s"
+
+
+def _in_common(weighed: Weighed) -> float:
+    """Variance between our replicates that all prompts have in common, where it enters."""
+    ours = weighed.reproduced
+    if ours is None or not ours.replicated:
+        return 0.0
+    return ours.split.parts[ours.replicated].common if ours.split is not None else ours.between
 
 
 def _to_show(weighed: Weighed, first: More) -> str:

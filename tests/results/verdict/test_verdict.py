@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from harness.artefact.manifest import MetricValue
+from harness.results.verdict.deciding import more
 from harness.results.verdict.evidence import Evidence, ScoredRun
 from harness.results.verdict.forecast import decide
 from harness.results.verdict.sides import UNKNOWN_SPREAD
@@ -234,6 +235,11 @@ def test_judgings_that_drift_are_counted_as_a_spread() -> None:
     assert found.reproduced is not None
     assert found.reproduced.replicated == "judge"
     assert found.verdict.name == "inconclusive"
+    text = more(found, Reported(value=56, standard_error=0.5))
+    assert "would not, if the difference stays at +0.00: endless ones would leave" in text
+    # A standard deviation of 6 points between judgings: more prompts take nothing of it off.
+    assert "leaves ±11.7" in text
+    assert text.endswith("it takes more runs of the study's own, of which there is one")
 
 
 def test_replicates_without_grades_count_what_they_differ_by() -> None:

@@ -1,5 +1,6 @@
 """What is at a path: the files, how large they are, or what is there of the path itself."""
 
+import shutil
 from pathlib import Path
 
 
@@ -18,3 +19,11 @@ def files_of(path: Path) -> list[Path]:
 def size_of(path: Path) -> int:
     """Bytes of a file, or of all below a folder."""
     return sum(p.stat().st_size for p in files_of(path))
+
+
+def remove(path: Path) -> None:
+    """A file, a folder with all that is in it, or a link itself, where one is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -32,6 +32,14 @@ def shared_data() -> Path:
     return SHARED / "data"
 
 
+@pytest.fixture(scope="module")
+def qwen(shared_data: Path) -> Any:
+    """The real tokenizer of Qwen1.5."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(shared_data / "qwen1.5-0.5b")
+
+
 @pytest.fixture
 def small_gpu() -> Iterator[None]:
     """A GPU of which torch may take 1 GiB."""
@@ -71,6 +79,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls that failed are made again at once."""
+    monkeypatch.setattr("harness.llm.faults.FIRST_BACKOFF_S", 0.01)
 
 
 @pytest.fixture

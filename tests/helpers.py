@@ -131,6 +131,10 @@ def copy_of_model(model: Path, folder: Path) -> Path:
     return folder
 
 
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 class FakeStages:
     """Stages of tests/fake_stages.py in place of the real ones, for processes started with `env`."""
 

@@ -65,9 +65,9 @@ class HeldCrate(TypedDict):
     bridge: NotRequired[list[HeldBridge]]
 
 
-def check_target(to: Path) -> None:
+def check_target(to: Path, instead: str) -> None:
     """Raises InputError where nothing can be written under this name: it is an ending alone, it begins
-    as an address does, or it stands below a file."""
+    as an address does, it stands below a file, or it is there (`instead`: what to name then)."""
     if to.name.lower() in (".zip", *ARCHIVES):
         raise InputError(
             f"--to {to}: {to.name} is an ending alone", f"Name {to.parent}/NAME{to.name}."
@@ -81,3 +81,5 @@ def check_target(to: Path) -> None:
     ancestor = next(p for p in to.absolute().parents if p.exists() or p.is_symlink())
     if not ancestor.is_dir():
         raise InputError(f"--to {to}: {ancestor} is no folder", "Name a place in a folder.")
+    if to.exists() or to.is_symlink():
+        raise InputError(f"{to} is there already", instead)

@@ -93,11 +93,7 @@ def _copy(artefact: Artefact, card: str, folder: Path) -> list[str]:
             f"--to {folder}: a model is copied into a folder, and this is the name of an archive",
             f"Name a folder, for example {folder.with_suffix('').with_suffix('')}.",
         )
-    check_target(folder)
-    if folder.exists() or folder.is_symlink():
-        raise InputError(
-            f"{folder} is there already", "Name a folder that is not, or hub:OWNER/NAME."
-        )
+    check_target(folder, "Name a folder that is not, or hub:OWNER/NAME.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

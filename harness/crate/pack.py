@@ -105,9 +105,7 @@ def pack(
             f"--to {to}: a crate is a folder or one archive, FILE.zip",
             f"Name {_without_ending(to)}.zip; or a folder, and pack that yourself.",
         )
-    check_target(to)
-    if to.exists() or to.is_symlink():
-        raise InputError(f"{to} is there already", "Name a folder or a .zip file that is not.")
+    check_target(to, "Name a folder or a .zip file that is not.")
     absent = [s for s in plan.stages if s.artefact is None]
     if absent:
         raise InputError(

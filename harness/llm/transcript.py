@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from harness.artefact.network_files import sync
 from harness.common.paths import DISK_FULL
 from harness.errors import HarnessError, InputError
 from harness.llm.record import CallRecord
@@ -182,11 +183,7 @@ class Transcript:
                 target.flush()
                 os.fsync(target.fileno())
             sorted_path.replace(self.path)
-            folder = os.open(self.path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync(self.path.parent)
         except OSError as e:
             raise self._no_access(e) from None
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.artefact.network_files import sync
 from harness.common.device_faults import more_memory
 
 MARKER = "finished.json"
@@ -39,15 +40,15 @@ class Finished(NamedTuple):
 def seal(folder: Path, step: int, log: Path) -> None:
     """Mark the checkpoint as finished, once its files and the log are on the disk; drop older ones."""
     for path in [log, *_files(folder)]:
-        _to_disk(path)
+        sync(path)
     unfinished = folder / f"{MARKER}.tmp"
     sizes = {str(p.relative_to(folder)): p.stat().st_size for p in _files(folder)}
     record = {"step": step, "log_bytes": log.stat().st_size, "files": sizes}
     unfinished.write_text(json.dumps(record))
-    _to_disk(unfinished)
+    sync(unfinished)
     unfinished.rename(folder / MARKER)
-    _to_disk(folder)
-    _to_disk(folder.parent)
+    sync(folder)
+    sync(folder.parent)
     for old in _all_finished(folder.parent)[:-KEPT]:
         shutil.rmtree(old.folder)
 
@@ -83,7 +84,7 @@ def expected_seconds(model: Any, folder: Path) -> float:
     started = time.monotonic()
     try:
         probe.write_bytes(os.urandom(2**20) * (PROBE_BYTES // 2**20))
-        _to_disk(probe)
+        sync(probe)
     finally:
         probe.unlink(missing_ok=True)
     return float(size / PROBE_BYTES * (time.monotonic() - started))
@@ -97,10 +98,10 @@ def keep(kept: Path, step: int, write: Callable[[Path], None]) -> None:
     part.mkdir(parents=True)
     write(part)
     for path in _files(part):
-        _to_disk(path)
+        sync(path)
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
-    _to_disk(kept)
+    sync(kept)
 
 
 def drop_from(parent: Path, step: int) -> None:
@@ -148,11 +149,3 @@ def _all_finished(parent: Path) -> list[Finished]:
 
 def _files(folder: Path) -> list[Path]:
     return [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(MARKER)]
-
-
-def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ a full disk.
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.artefact.call import StageCall, StageResult
 from harness.modeling.load import load_tokenizer
@@ -19,7 +20,10 @@ from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
 from harness.spec.train import Train
 from harness.train import checkpoints
-from harness.train.data import load_data
+from harness.train.data import Data, load_data
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MODEL = "model"
 LOG = "trainer_log.jsonl"
@@ -28,11 +32,7 @@ TEMPLATE = "template.json"
 
 def run(call: StageCall) -> StageResult:
     """Train, or go on training from the last finished checkpoint in the work folder."""
-    params = Train.model_validate(call.params["train"])
-    template = Template.model_validate(call.params["template"])
-    source = ModelSource.model_validate(call.params["model"])
-    tokenizer = load_tokenizer(source, call.inputs)
-    data = load_data(call, params, template, tokenizer)
+    params, template, source, tokenizer, data = read_inputs(call)
     checkpoints.resume(call.folder / "checkpoints", call.folder / LOG)
     if params.deepspeed is None and params.launch.processes * params.launch.machines == 1:
         from harness.train.process import train_here
@@ -44,6 +44,17 @@ def run(call: StageCall) -> StageResult:
         result = train_under_torchrun(call, params)
     _describe(call, template, result)
     return result
+
+
+def read_inputs(
+    call: StageCall,
+) -> tuple[Train, Template, ModelSource, "PreTrainedTokenizerBase", Data]:
+    """What every process of a training begins with. Raises InputError as load_tokenizer, load_data."""
+    params = Train.model_validate(call.params["train"])
+    template = Template.model_validate(call.params["template"])
+    source = ModelSource.model_validate(call.params["model"])
+    tokenizer = load_tokenizer(source, call.inputs)
+    return params, template, source, tokenizer, load_data(call, params, template, tokenizer)
 
 
 def _describe(call: StageCall, template: Template, result: StageResult) -> None:

@@ -55,21 +55,13 @@ def _unforeseen(error: Exception) -> tuple[str, str, int]:
 def _work(call: StageCall) -> None:
     import torch
 
-    from harness.modeling.load import load_tokenizer
-    from harness.spec.model_source import ModelSource
-    from harness.spec.template import Template
-    from harness.spec.train import Train
-    from harness.train.data import load_data
     from harness.train.process import train_here
+    from harness.train.run import read_inputs
 
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    params = Train.model_validate(call.params["train"])
-    template = Template.model_validate(call.params["template"])
-    source = ModelSource.model_validate(call.params["model"])
-    tokenizer = load_tokenizer(source, call.inputs)
-    data = load_data(call, params, template, tokenizer)
+    params, _, source, tokenizer, data = read_inputs(call)
     result = train_here(call, params, source, tokenizer, data, rank, processes)
     if rank == 0:
         launch.leave_outcome(call.folder, result)

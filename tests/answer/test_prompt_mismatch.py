@@ -26,13 +26,6 @@ NEW_SYSTEM = "a system text that training had not"
 SPECIAL = "other special tokens"
 
 
-@pytest.fixture(scope="module")
-def qwen(shared_data: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(shared_data / "qwen1.5-0.5b")
-
-
 def file(text: str, **fields: Any) -> Template:
     return Template.model_validate({"prompt": {"path": "p.txt", "text": text + "\n"}} | fields)
 

@@ -13,13 +13,15 @@ from harness.audit import audit_paths
 from harness.audit.model import Result
 from harness.cli.views.audit import show_audits
 from harness.errors import InputError
-from tests.audit.trainers import write_arguments, write_rows, write_training
-
-SETTINGS = {
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "num_train_epochs": 3.0,
-}
+from tests.audit.trainers import (
+    SETTINGS,
+    audited,
+    edit,
+    kinds,
+    write_arguments,
+    write_rows,
+    write_training,
+)
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +32,6 @@ def cases(shared_data: Path) -> Path:
     return folder
 
 
-def audited(folder: Path, data: Path | None = None) -> Result:
-    (result,) = audit_paths([folder], training_data=data)
-    return result
-
-
 def batches(batch: int, accumulation: int) -> dict[str, Any]:
     return SETTINGS | {
         "per_device_train_batch_size": batch,
@@ -42,18 +39,10 @@ def batches(batch: int, accumulation: int) -> dict[str, Any]:
     }
 
 
-def kinds(result: Result) -> list[str]:
-    return [finding.kind for finding in result.findings]
-
-
 def terminal_text(*results: Result) -> str:
     console = Console(file=io.StringIO(), width=2000)
     show_audits(console, results)
     return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
-
-
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def printed(folder: Path, examples: int, name: str = "console.log", **figures: int) -> Path:

@@ -6,6 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.audit import audit_paths
+from harness.audit.model import Result
+
+SETTINGS = {
+    "per_device_train_batch_size": 8,
+    "gradient_accumulation_steps": 1,
+    "num_train_epochs": 3.0,
+}
+
 
 def played(
     examples: int,
@@ -35,6 +44,19 @@ def played(
                 if step == planned:
                     return
         epoch += 1
+
+
+def audited(folder: Path, data: Path | None = None) -> Result:
+    (result,) = audit_paths([folder], training_data=data)
+    return result
+
+
+def kinds(result: Result) -> list[str]:
+    return [finding.kind for finding in result.findings]
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def write_training(

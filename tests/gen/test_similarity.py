@@ -1,6 +1,5 @@
 """ROUGE-L against Self-Instruct's stored scores, the package rouge_score and the textbook."""
 
-import json
 import random
 import re
 from itertools import permutations
@@ -11,6 +10,7 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from harness.gen import similarity
 from harness.gen.similarity import MOST_SIMILAR, Pool, f_measure
+from tests.helpers import read_jsonl
 
 _WORDS = ["The", "the", "cat,", "Sat.", "on", "2", "mats", "été", "日本", "İx", "ﬁt", "a_b", "-"]
 # About the ends of a machine word's 64 bits, and of two.
@@ -155,8 +155,8 @@ def test_texts_without_a_latin_token_are_like_nothing(text: str) -> None:
 
 
 def test_every_score_and_decision_is_the_one_that_self_instruct_stored(shared_data: Path) -> None:
-    seeds = _rows(shared_data / "self_instruct/seed_tasks.jsonl")
-    stored = _rows(
+    seeds = read_jsonl(shared_data / "self_instruct/seed_tasks.jsonl")
+    stored = read_jsonl(
         shared_data.parent / "oracles/self_instruct/machine_generated_instructions_first300.jsonl"
     )
     assert (len(seeds), len(stored)) == (175, 300)
@@ -175,10 +175,6 @@ def test_every_score_and_decision_is_the_one_that_self_instruct_stored(shared_da
         pool.add(text)
         texts.append(text)
         assert pool.nearest_above(text, 0.7) == (1.0, texts.index(text))
-
-
-def _rows(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def test_the_scores_do_not_change_when_patience_runs_out(monkeypatch: pytest.MonkeyPatch) -> None:

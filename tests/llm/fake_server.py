@@ -5,10 +5,13 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
+from harness.llm.client import Client
+from harness.llm.reply import Reply
 from harness.spec.base import Endpoint
 
 Answer = web.Response | str | None
@@ -45,6 +48,27 @@ def last_message(body: dict[str, Any]) -> str:
 
 def ask(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], **more}
+
+
+def echo(body: dict[str, Any], seen: int) -> Answer:
+    return "re: " + last_message(body)
+
+
+def call(
+    endpoint: Endpoint, transcript: Path, bodies: list[dict[str, Any]], *rest: Any, **settings: Any
+) -> tuple[Client, list[Reply]]:
+    """A client that has made these calls, and their replies; `rest`, `settings` as Client's."""
+
+    async def run() -> tuple[Client, list[Reply]]:
+        async with Client(endpoint, transcript, *rest, **settings) as client:
+            return client, await client.gather(bodies)
+
+    return asyncio.run(run())
+
+
+def reply(text: str, finish_reason: str | None = "stop") -> Reply:
+    """One that was read without a call."""
+    return Reply(text, finish_reason, "m", {}, {}, False, False)
 
 
 class FakeServer:

@@ -18,11 +18,19 @@ from harness.errors import HarnessError, InputError
 from harness.llm import batch, faults
 from harness.llm.client import Client
 from harness.llm.ledger import Ledger
-from harness.llm.reply import Reply
 from harness.spec.base import Endpoint, Simulated
-from tests.helpers import until
+from tests.helpers import read_jsonl, until
 from tests.llm.batch_server import BatchServer, Next, once
-from tests.llm.fake_server import Answer, FakeServer, ask, completion, failure, last_message
+from tests.llm.fake_server import (
+    Answer,
+    FakeServer,
+    ask,
+    call,
+    completion,
+    echo,
+    failure,
+    last_message,
+)
 
 PRICE = {"prompt": 1000.0, "completion": 2000.0, "batch_share": 0.5, "dated": "2026-01-01"}
 """At this price a call of the scripted server (10 and 5 tokens) costs $0.02, or $0.01 by batch."""
@@ -37,28 +45,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
-def call(
-    endpoint: Endpoint,
-    transcript: Path,
-    bodies: list[dict[str, Any]],
-    budget: dict[str, float | None] | None = None,
-    price: dict[str, Any] | None = None,
-) -> tuple[Client, list[Reply]]:
-    async def run() -> tuple[Client, list[Reply]]:
-        async with Client(endpoint, transcript, budget, price) as client:
-            return client, await client.gather(bodies)
-
-    return asyncio.run(run())
-
-
-def records(transcript: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in transcript.read_text().splitlines()]
-
-
-def echo(body: dict[str, Any], seen: int) -> Answer:
-    return "re: " + last_message(body)
-
-
 def bodies(count: int) -> list[dict[str, Any]]:
     return [ask(str(i)) for i in range(count)]
 
@@ -66,7 +52,7 @@ def bodies(count: int) -> list[dict[str, Any]]:
 def what_decides(transcript: Path) -> list[dict[str, Any]]:
     """A transcript without how and when its calls were made."""
     how = {"attempts", "started", "seconds", "batch"}
-    return [{k: v for k, v in r.items() if k not in how} for r in records(transcript)]
+    return [{k: v for k, v in r.items() if k not in how} for r in read_jsonl(transcript)]
 
 
 def test_batch_and_live_calls_leave_the_same_transcript(tmp_path: Path) -> None:
@@ -100,7 +86,7 @@ def test_a_record_names_its_batch_and_when_it_was_sent(tmp_path: Path) -> None:
     with BatchServer(echo) as server:
         call(server.endpoint(), tmp_path / "t.jsonl", bodies(1))
         [name] = server.batches._batches
-    [record] = records(tmp_path / "t.jsonl")
+    [record] = read_jsonl(tmp_path / "t.jsonl")
     assert record["batch"] == name
     assert [(a["outcome"], a["batch"]) for a in record["attempts"]] == [("200", name)]
     assert record["started"].endswith("+00:00")
@@ -192,7 +178,7 @@ def test_a_batch_in_flight_survives_a_kill_and_is_not_sent_again(tmp_path: Path)
             time.sleep(0.01)
         child.send_signal(signal.SIGKILL)
         child.wait(timeout=10)
-        assert records(transcript) == []
+        assert read_jsonl(transcript) == []
         client, replies = call(server.endpoint(), transcript, bodies(5))
         assert [reply.text for reply in replies] == [f"re: {i}" for i in range(5)]
         assert (server.created, len(server.requests)) == (1, 5)
@@ -243,7 +229,7 @@ def test_of_an_expired_batch_the_results_are_used_and_the_rest_is_asked_again(
         assert [b["status"] for b in server.batches._batches.values()] == ["expired", "completed"]
         assert len(server.requests) == 6 + 3
     assert [reply.text for reply in replies] == [f"re: {i}" for i in range(6)]
-    attempts = [[a["outcome"] for a in r["attempts"]] for r in records(tmp_path / "t.jsonl")]
+    attempts = [[a["outcome"] for a in r["attempts"]] for r in read_jsonl(tmp_path / "t.jsonl")]
     assert attempts == [["200"], ["batch_expired", "200"]] * 3
 
 
@@ -255,7 +241,7 @@ def test_requests_that_keep_expiring_are_given_up_after_max_attempts(tmp_path: P
         with pytest.raises(HarnessError, match="no answer in 2 attempts; the last: batch_expired"):
             call(server.endpoint(max_attempts=2), tmp_path / "t.jsonl", bodies(2))
         assert server.created == 2
-        held = records(tmp_path / "t.jsonl")
+        held = read_jsonl(tmp_path / "t.jsonl")
         assert [(r["request"]["body"], r["ok"]) for r in held] == [
             (ask("1"), True),
             (ask("0"), False),
@@ -289,7 +275,7 @@ def test_a_requests_passing_fault_sends_it_again(tmp_path: Path, fault: Any, out
         client, replies = call(server.endpoint(), tmp_path / "t.jsonl", bodies(3))
         assert len(server.requests) == 4
     assert [reply.text for reply in replies] == ["re: 0", "re: 1", "re: 2"]
-    first, second = records(tmp_path / "t.jsonl")[1]["attempts"]
+    first, second = read_jsonl(tmp_path / "t.jsonl")[1]["attempts"]
     assert first["outcome"].startswith(outcome)
     assert second["outcome"] == "200"
     assert client.cost()["calls"] == 3 + outcome.startswith("200")
@@ -337,7 +323,7 @@ def test_a_request_that_is_not_accepted_is_bad_input_and_the_others_are_kept(
         with pytest.raises(InputError, match="Unsupported parameter: 'top_k'"):
             call(server.endpoint(), tmp_path / "t.jsonl", bodies(3))
         assert server.created == 1
-    assert sum(r["ok"] for r in records(tmp_path / "t.jsonl")) == 2
+    assert sum(r["ok"] for r in read_jsonl(tmp_path / "t.jsonl")) == 2
 
 
 def fail_with(code: str, message: str, line: int | None = None) -> Any:
@@ -418,7 +404,7 @@ def test_a_cancelled_batch_ends_the_stage_and_the_next_try_asks_for_the_rest(
     with BatchServer(script) as server:
         with pytest.raises(HarnessError, match=r"was cancelled at .*, with 2 of its requests"):
             call(server.endpoint(), tmp_path / "t.jsonl", bodies(5))
-        assert len(records(tmp_path / "t.jsonl")) == 3
+        assert len(read_jsonl(tmp_path / "t.jsonl")) == 3
         _, replies = call(server.endpoint(), tmp_path / "t.jsonl", bodies(5))
         assert [reply.text for reply in replies] == [f"re: {i}" for i in range(5)]
         assert len(server.requests) == 3 + 2
@@ -710,7 +696,7 @@ def test_a_batch_that_the_budget_does_not_cover_is_sent_in_part_and_a_higher_one
             call(server.endpoint(), transcript, bodies(10), {"calls": 4})
         assert (len(server.requests), server.created) == (4, 1)
         assert "budget.calls" in caught.value.hint
-        assert [last_message(r["request"]["body"]) for r in records(transcript)] == list("0123")
+        assert [last_message(r["request"]["body"]) for r in read_jsonl(transcript)] == list("0123")
         call(server.endpoint(), transcript, bodies(10), {"calls": 10})
         assert len(server.requests) == 10
 
@@ -772,7 +758,7 @@ def test_a_rest_that_covers_few_of_the_calls_left_is_not_worth_another_batch(
         ):
             call(server.endpoint(), tmp_path / "t.jsonl", asked, {"usd": limit}, PRICE)
         assert (len(server.requests), server.created) == (5, 1)
-    assert len(records(tmp_path / "t.jsonl")) == 5
+    assert len(read_jsonl(tmp_path / "t.jsonl")) == 5
 
 
 def test_a_cost_of_batch_and_live_calls_is_the_sum_of_both(tmp_path: Path) -> None:
@@ -817,5 +803,5 @@ def test_hostile_results_are_passed_over(tmp_path: Path) -> None:
         server.intercept = hostile
         _, replies = call(server.endpoint(), tmp_path / "t.jsonl", bodies(2))
     assert [reply.text for reply in replies] == ["re: 0", "re: 1"]
-    first = records(tmp_path / "t.jsonl")[0]["attempts"][0]
+    first = read_jsonl(tmp_path / "t.jsonl")[0]["attempts"][0]
     assert first["outcome"] == "completed, but there is no result"

@@ -30,42 +30,20 @@ from harness.llm.transcript import CALL_ROOM, Transcript, digest_of
 from harness.sim.replies import teacher
 from harness.sim.server import start
 from harness.spec.base import Endpoint, Simulated
+from tests.helpers import read_jsonl
 from tests.llm.fake_server import (
     Answer,
     FakeServer,
     ask,
+    call,
     completion,
+    echo,
     failure,
     hang,
     last_message,
 )
 
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
-
-
-def call(
-    endpoint: Endpoint,
-    transcript: Path,
-    bodies: list[dict[str, Any]],
-    budget: dict[str, int | None] | None = None,
-    replay: bool = False,
-) -> tuple[Client, list[Reply]]:
-    async def run() -> tuple[Client, list[Reply]]:
-        async with Client(endpoint, transcript, budget, replay=replay) as client:
-            return client, await client.gather(bodies)
-
-    return asyncio.run(run())
-
-
-def records(transcript: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in transcript.read_text().splitlines()]
-
-
-def echo(body: dict[str, Any], seen: int) -> Answer:
-    return "re: " + last_message(body)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 def cut_json() -> web.Response:
@@ -134,7 +112,7 @@ def test_a_passing_fault_is_retried_and_noted(tmp_path: Path, fault: Any, outcom
     with FakeServer(lambda body, seen: fault() if seen == 0 else "fine") as server:
         _, [reply] = call(server.endpoint(timeout_s=0.3), tmp_path / "t.jsonl", [ask("x")])
     assert reply.text == "fine"
-    [record] = records(tmp_path / "t.jsonl")
+    [record] = read_jsonl(tmp_path / "t.jsonl")
     first, second = record["attempts"]
     assert first["outcome"].startswith(outcome)
     assert 0 < first["waited"] < 0.1
@@ -156,7 +134,7 @@ def test_retry_after_is_honoured_up_to_a_cap(
     with FakeServer(lambda body, seen: refuse_once if seen == 0 else "fine") as server:
         started = time.monotonic()
         call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
-    waited = records(tmp_path / "t.jsonl")[0]["attempts"][0]["waited"]
+    waited = read_jsonl(tmp_path / "t.jsonl")[0]["attempts"][0]["waited"]
     assert waited == (0.4 if asked == "0.4" else 0.5)
     assert time.monotonic() - started >= waited
 
@@ -166,7 +144,7 @@ def test_without_a_usable_retry_after_the_waits_grow(tmp_path: Path) -> None:
         lambda body, seen: failure(503, Retry_After="soon") if seen < 4 else "fine"
     ) as server:
         call(server.endpoint(), tmp_path / "t.jsonl", [ask("x")])
-    waits = [a["waited"] for a in records(tmp_path / "t.jsonl")[0]["attempts"][:4]]
+    waits = [a["waited"] for a in read_jsonl(tmp_path / "t.jsonl")[0]["attempts"][:4]]
     for number, waited in enumerate(waits):
         assert 0.005 * 2**number <= waited <= 0.01 * 2**number + 0.001
 
@@ -178,12 +156,12 @@ def test_a_call_that_fails_for_good_is_recorded_and_asked_again_next_time(tmp_pa
         with pytest.raises(HarnessError, match=r"no answer in 3 attempts; the last: 500") as caught:
             call(endpoint, transcript, [ask("x")])
         assert caught.value.exit_code == 1
-        [record] = records(transcript)
+        [record] = read_jsonl(transcript)
         assert not record["ok"]
         assert len(record["attempts"]) == 3
         client, [reply] = call(endpoint, transcript, [ask("x")])
     assert (reply.text, reply.reused) == ("fine", False)
-    assert [r["ok"] for r in records(transcript)] == [True, False]
+    assert [r["ok"] for r in read_jsonl(transcript)] == [True, False]
     assert client.cost() == {
         "calls": 1,
         "attempts": 4,
@@ -266,7 +244,7 @@ def test_a_prompt_that_is_too_long_is_declined_whatever_the_server_says_and_the_
         assert [(r.text, r.finish_reason) for r in replies] == [("", "refused"), ("fine", "stop")]
         assert len(server.requests) == 2
     [why] = [
-        r["response"]["error"] for r in records(tmp_path / "t.jsonl") if "error" in r["response"]
+        r["response"]["error"] for r in read_jsonl(tmp_path / "t.jsonl") if "error" in r["response"]
     ]
     assert why["reason"] == "too_long"
     assert why["message"]
@@ -336,7 +314,7 @@ def test_a_providers_error_that_a_transcript_holds_as_an_answer_is_asked_again(
     transcript = tmp_path / "t.jsonl"
     with FakeServer(echo) as server:
         call(server.endpoint(), transcript, [ask("x")])
-        [record] = records(transcript)
+        [record] = read_jsonl(transcript)
         failed = completion("", finish_reason="error")
         transcript.write_text(json.dumps(record | {"response": failed}) + "\n")
         with pytest.raises(HarnessError, match="failed when it was made"):
@@ -398,7 +376,7 @@ def test_an_answered_call_is_not_paid_for_twice(tmp_path: Path) -> None:
         ("re: a", True),
     ]
     assert client.cost()["calls"] == 3
-    assert [last_message(r["request"]["body"]) for r in records(transcript)] == ["c", "b", "a"]
+    assert [last_message(r["request"]["body"]) for r in read_jsonl(transcript)] == ["c", "b", "a"]
 
 
 def test_another_model_server_or_sampling_is_another_call(tmp_path: Path) -> None:
@@ -428,7 +406,7 @@ def test_repeated_requests_keep_their_own_replies(tmp_path: Path) -> None:
         _, second = call(server.endpoint(), transcript, [ask("a"), ask("a"), ask("a")])
     assert [r.text for r in first] == ["answer 0", "answer 1"]
     assert [r.text for r in second] == ["answer 0", "answer 1", "answer 2"]
-    assert [r["occurrence"] for r in records(transcript)] == [0, 1, 2]
+    assert [r["occurrence"] for r in read_jsonl(transcript)] == [0, 1, 2]
 
 
 def test_replies_and_transcript_follow_the_order_of_asking(tmp_path: Path) -> None:
@@ -448,7 +426,7 @@ def test_replies_and_transcript_follow_the_order_of_asking(tmp_path: Path) -> No
     assert arrived != sorted(arrived)
     assert sorted(arrived) == list(range(12))
     assert [r.text for r in replies] == [str(i) for i in range(12)]
-    in_file = [last_message(r["request"]["body"]) for r in records(tmp_path / "t.jsonl")]
+    in_file = [last_message(r["request"]["body"]) for r in read_jsonl(tmp_path / "t.jsonl")]
     assert in_file == [str(i) for i in range(12)]
 
 
@@ -471,14 +449,14 @@ def test_a_failure_lets_the_calls_in_flight_be_recorded_and_begins_no_more(tmp_p
             )
         asked = len(server.requests)
     assert asked <= 5
-    assert len(records(tmp_path / "t.jsonl")) == asked
-    assert sum(r["ok"] for r in records(tmp_path / "t.jsonl")) == asked - 1
+    assert len(read_jsonl(tmp_path / "t.jsonl")) == asked
+    assert sum(r["ok"] for r in read_jsonl(tmp_path / "t.jsonl")) == asked - 1
 
 
 def test_a_record_holds_the_request_the_response_and_what_it_took(tmp_path: Path) -> None:
     with FakeServer(lambda body, seen: web.json_response(completion("hi", extra=[1]))) as server:
         client, _ = call(server.endpoint(), tmp_path / "t.jsonl", [ask("ü", seed=1)])
-    [record] = records(tmp_path / "t.jsonl")
+    [record] = read_jsonl(tmp_path / "t.jsonl")
     assert record["request"] == {
         "kind": "chat",
         "model": "m",
@@ -503,7 +481,7 @@ def test_a_text_completion_is_a_call_of_its_own_kind(tmp_path: Path) -> None:
 
     with FakeServer(lambda body, seen: body["prompt"] + " more") as server:
         assert asyncio.run(run()).text == "once more"
-    assert records(tmp_path / "t.jsonl")[0]["request"]["kind"] == "completion"
+    assert read_jsonl(tmp_path / "t.jsonl")[0]["request"]["kind"] == "completion"
 
 
 def test_the_key_comes_from_the_variable_or_the_file_and_is_written_nowhere(
@@ -618,7 +596,7 @@ def test_the_budget_stops_before_the_call_that_would_pass_it_and_a_higher_one_go
         for limit in (4, 6):
             with pytest.raises(HarnessError, match=f"budget of {limit} calls is used up") as caught:
                 call(server.endpoint(concurrency=3), transcript, bodies, {"calls": limit})
-            assert len(server.requests) == limit == sum(r["ok"] for r in records(transcript))
+            assert len(server.requests) == limit == sum(r["ok"] for r in read_jsonl(transcript))
         assert f"{limit} calls and {15 * limit} tokens" in caught.value.message
         assert "budget.calls" in caught.value.hint
         call(server.endpoint(), transcript, bodies, {"calls": 10, "tokens": None})
@@ -653,7 +631,7 @@ def test_a_line_that_its_writer_did_not_finish_is_dropped(tmp_path: Path) -> Non
             _, replies = call(server.endpoint(), transcript, [ask("a"), ask("b")])
             assert [r.reused for r in replies] == [True, False]
             assert len(server.requests) == before + 1
-            assert len(records(transcript)) == 2
+            assert len(read_jsonl(transcript)) == 2
 
 
 def test_a_damaged_line_in_the_middle_is_reported_with_its_place(tmp_path: Path) -> None:
@@ -678,7 +656,7 @@ def test_a_full_disk_is_one_clear_message_and_leaves_whole_records(tmp_path: Pat
                 call(server.endpoint(), transcript, [ask("a"), ask("b")])
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
-        assert len(records(transcript)) == 1
+        assert len(read_jsonl(transcript)) == 1
         _, replies = call(server.endpoint(), transcript, [ask("a"), ask("b")])
     assert [r.reused for r in replies] == [True, False]
 
@@ -700,7 +678,7 @@ def test_what_is_in_flight_when_the_disk_is_full_is_kept_and_asked_once(
         with pytest.raises(HarnessError, match=r"t\.jsonl cannot be written: No space left"):
             call(server.endpoint(concurrency=4), transcript, asked)
         assert not spare.exists()
-        assert len(server.requests) == len(records(transcript)) in range(1, 12)
+        assert len(server.requests) == len(read_jsonl(transcript)) in range(1, 12)
         monkeypatch.undo()
         call(server.endpoint(concurrency=4), transcript, asked)
         assert len(server.requests) == 12
@@ -785,7 +763,7 @@ def test_calls_in_flight_at_an_interrupt_are_answered_and_not_paid_for_again(
         for _ in range(2):
             said = interrupted(server, transcript, how, grace_s=9)
         assert "the 8 calls in flight are awaited for up to 9 s" in said
-        assert len(server.requests) == 16 == sum(r["ok"] for r in records(transcript))
+        assert len(server.requests) == 16 == sum(r["ok"] for r in read_jsonl(transcript))
         call(server.endpoint(concurrency=40), transcript, [ask(str(i)) for i in range(40)])
         assert len(server.requests) == 40
 
@@ -800,7 +778,7 @@ def test_calls_dropped_by_the_end_of_the_grace_or_a_second_interrupt_count_as_ca
         started = time.monotonic()
         interrupted(server, transcript, how, grace_s, signals)
         assert time.monotonic() - started < 8
-    dropped = records(transcript)
+    dropped = read_jsonl(transcript)
     assert [[a["outcome"] for a in r["attempts"]] for r in dropped] == [["interrupted"]] * 8
     assert not any(r["ok"] for r in dropped)
     asked = [ask(str(i)) for i in range(40)]
@@ -814,7 +792,7 @@ def test_an_interrupt_begins_no_further_attempt(tmp_path: Path) -> None:
     with FakeServer(lambda body, seen: failure(500), delay_s=0.5) as server:
         interrupted(server, transcript, "as a stage", grace_s=2)
         assert len(server.requests) == 8
-    assert [a["outcome"] for r in records(transcript) for a in r["attempts"]] == ["500"] * 8
+    assert [a["outcome"] for r in read_jsonl(transcript) for a in r["attempts"]] == ["500"] * 8
 
 
 def test_usage_that_is_no_count_counts_as_nothing(tmp_path: Path) -> None:
@@ -868,7 +846,7 @@ def test_a_key_that_json_escapes_is_written_nowhere(
         with pytest.raises(InputError) as caught:
             call(endpoint, transcript, [ask("fail")])
     assert reply.text == "your key is [key]"
-    assert records(transcript)[0]["response"]["echo"] == {"[key]": ["[key]"]}
+    assert read_jsonl(transcript)[0]["response"]["echo"] == {"[key]": ["[key]"]}
     written = transcript.read_text() + str(caught.value)
     assert "quoted" not in written
     assert "slashed" not in written
@@ -1122,7 +1100,9 @@ def test_a_teacher_that_never_ends_is_cut_by_the_limit_or_by_the_timeout(tmp_pat
     )
     with pytest.raises(HarnessError, match="no answer in 2 attempts; the last: timeout"):
         call(hanging, tmp_path / "u.jsonl", [ask("Write a poem.")])
-    assert [a["outcome"] for a in records(tmp_path / "u.jsonl")[0]["attempts"]] == ["timeout"] * 2
+    assert [a["outcome"] for a in read_jsonl(tmp_path / "u.jsonl")[0]["attempts"]] == [
+        "timeout"
+    ] * 2
 
 
 @pytest.mark.parametrize("content", ["", None])
@@ -1158,7 +1138,7 @@ def test_under_every_fault_at_once_each_answer_is_there_once(tmp_path: Path) -> 
         # On a busy machine an attempt can time out before it has reached the server.
         assert 430 < server.requests <= client.cost()["attempts"]
     assert [r.text for r in replies] == [teacher.answer(last_message(b), 0) for b in bodies]
-    held = records(tmp_path / "t.jsonl")
+    held = read_jsonl(tmp_path / "t.jsonl")
     assert [r["request"]["body"] for r in held] == bodies
     assert all(r["ok"] for r in held)
     outcomes = {a["outcome"].partition(",")[0] for r in held for a in r["attempts"]}

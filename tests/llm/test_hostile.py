@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 
 from harness.errors import HarnessError, InputError
-from harness.llm import faults
 from harness.llm.client import Client
 from harness.llm.reply import MOST_NESTED, MOST_TOKENS, BrokenReply, Reply, parse_response
 from harness.llm.secrets import redact
@@ -21,6 +20,8 @@ KEY = "sk-SECRETsecretKEY1234567890abcdef"
 ESCAPED = f"\\u0073{KEY[1:]}"
 TWICE = f"\\\\u0073{KEY[1:]}"
 PRICE = {"prompt": 1000.0, "completion": 1000.0, "dated": "2026-01-01"}
+
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 def nested(depth: int) -> str:
@@ -46,11 +47,6 @@ def answers(text: str, status: int = 200, **headers: str) -> FakeServer:
         )
 
     return FakeServer(script)
-
-
-@pytest.fixture(autouse=True)
-def no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 from harness.artefact.call import StageCall
 from harness.artefact.environment import CODE_VERSIONS
 from harness.modeling.text import encode_prompt
+from tests.helpers import read_jsonl
 
 ENGINE = ("batch_size", "batching", "precision", "threads")
 
@@ -79,6 +80,11 @@ def train_call(
         work=str(folder / "work"),
         code_version=CODE_VERSIONS["train"],
     )
+
+
+def log_of(call: StageCall) -> list[dict[str, Any]]:
+    """The lines of a training's log."""
+    return read_jsonl(call.folder / "trainer_log.jsonl")
 
 
 def answer_call(

@@ -110,13 +110,6 @@ def bytes_of(tokenizer, ids) -> str:  # type: ignore[no-untyped-def]
     return str(tokenizer.decode(ids))
 
 
-@pytest.fixture(scope="module")
-def qwen(shared_data: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(shared_data / "qwen1.5-0.5b")
-
-
 def bytes_with(*special: str, bos: bool = True) -> Any:
     """A byte tokenizer that also knows these texts as one token each."""
     tokenizer = bytes_tokenizer()

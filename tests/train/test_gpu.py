@@ -1,6 +1,5 @@
 """On a GPU: the attention kernel for sequences of various lengths, and a training in bfloat16."""
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from harness.train.loop import GPU_LOG_STEPS
 from harness.train.model import choose_path
 from harness.train.packing import ATTENTION, Lengths, packed_attention
 from harness.train.run import run
-from tests.modeling.calls import random_model, train_call
+from tests.modeling.calls import log_of, random_model, train_call
 from tests.train.test_packing import a_model, gradients, one_by_one, sequences, together
 
 pytestmark = [
@@ -70,7 +69,7 @@ def test_a_training_in_bfloat16_learns_by_the_kernel_and_says_what_memory_it_too
     )  # fmt: skip
     result = run(call)
     assert kernel_calls.count(True) == 2 * 60, "once a layer and micro-batch"
-    log = [json.loads(line) for line in (call.folder / "trainer_log.jsonl").open()]
+    log = log_of(call)
     assert [line["step"] for line in log] == list(range(1, 61))
     assert log[-1]["loss"] < log[0]["loss"] / 2
     assert result.used["packed"]

@@ -21,7 +21,7 @@ from harness.spec.train import Launch, Train
 from harness.train import checkpoints, launch, process
 from harness.train.run import run
 from tests.helpers import ROOT, give_gpus, some_gpus, until
-from tests.modeling.calls import EXAMPLES, random_model, train_call
+from tests.modeling.calls import EXAMPLES, log_of, random_model, train_call
 
 STILL = random_model(attention_dropout=0.0)
 SETTINGS = {"batch_size": 4, "epochs": 2, "checkpoint_steps": 2, "validation": {"share": 0.2}}
@@ -33,7 +33,7 @@ def written(call: StageCall) -> StageCall:
 
 
 def losses(call: StageCall) -> list[float]:
-    lines = [json.loads(line) for line in (call.folder / "trainer_log.jsonl").open()]
+    lines = log_of(call)
     return [line["loss"] for line in lines if "loss" in line]
 
 

@@ -1,6 +1,5 @@
 """On a GPU with room a step's micro-batches are run at once: the same training, and said."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from harness.errors import HarnessError
 from harness.spec.train import Train
 from harness.train import loop, micro_batching
 from harness.train.run import run
-from tests.modeling.calls import random_model, train_call
+from tests.modeling.calls import log_of, random_model, train_call
 
 GIB = 2**30
 
@@ -29,7 +28,7 @@ def trained(
     room = None if free is None else loop._Room(free, whole)
     monkeypatch.setattr(loop, "_room", lambda _: room)
     result = run(call := a_call(folder, **settings))
-    return result, [json.loads(line) for line in (call.folder / "trainer_log.jsonl").open()]
+    return result, log_of(call)
 
 
 def a_call(folder: Path, dropout: float = 0.0, **settings: Any) -> StageCall:

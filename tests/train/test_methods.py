@@ -15,7 +15,7 @@ from harness.spec.model_source import ModelSource
 from harness.spec.train import Train
 from harness.train.deepspeed import config, warmup_lr
 from harness.train.run import run
-from tests.modeling.calls import EXAMPLES, random_model, train_call
+from tests.modeling.calls import EXAMPLES, log_of, random_model, train_call
 
 WIDE = {"hidden_size": 64, "intermediate_size": 128, "attention_dropout": 0.0}
 """Wide enough for bitsandbytes to quantise."""
@@ -23,10 +23,6 @@ PAIRS = [
     {"instruction": r["instruction"], "chosen": r["output"], "rejected": "no" + r["output"][::-1]}
     for r in EXAMPLES
 ]
-
-
-def log_of(call: StageCall) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (call.folder / "trainer_log.jsonl").open()]
 
 
 def files_of(call: StageCall) -> set[str]:

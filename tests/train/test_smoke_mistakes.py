@@ -4,7 +4,6 @@ Trains the row's own model with the row's own parameters, through the real stage
 all, a quarter of a minute each on one core.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from harness.row.row import Row
 from harness.sim.grammar import draw, held_out_tasks, is_right, teachable_tasks
 from harness.train import data
 from harness.train import run as train
+from tests.helpers import read_jsonl
 from tests.modeling.calls import outputs, write_jsonl
 
 ROW = Path(__file__).parents[2] / "specs" / "smoke" / "sft.yaml"
@@ -106,6 +106,6 @@ def test_a_mistake_in_the_loss_mask_breaks_the_row(
 
     monkeypatch.setattr(data, "_marked", mistaken)
     model = train_row(row, tmp_path)
-    logged = [json.loads(line) for line in (model / "trainer_log.jsonl").open()]
+    logged = read_jsonl(model / "trainer_log.jsonl")
     assert logged[-1]["loss"] < 0.5, "the mistake must be one that the loss does not show"
     assert right_answers(row, model, tmp_path / "answers") < BROKEN

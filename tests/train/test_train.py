@@ -25,15 +25,12 @@ from tests.modeling.calls import (
     EXAMPLES,
     IGNORED,
     encode_example,
+    log_of,
     random_model,
     template,
     train_call,
     write_jsonl,
 )
-
-
-def log_of(call: StageCall) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (call.folder / "trainer_log.jsonl").open()]
 
 
 def made(call: StageCall) -> tuple[str, str]:
@@ -193,38 +190,39 @@ def interruptible(folder: Path) -> StageCall:
     )
 
 
+def steps_in_spite_of(
+    monkeypatch: pytest.MonkeyPatch, where: str, stop: Stop, folder: Path, **settings: Any
+) -> int:
+    """Of a training that was stopped and gone on with, and that made what a whole one makes."""
+    digests = []
+    for name in ("whole", "cut"):
+        (folder / name).mkdir()
+        call = train_call(folder / name, **settings)
+        if name == "cut":
+            with monkeypatch.context() as patched:
+                patched.setattr(where, stop)
+                with pytest.raises(KeyboardInterrupt):
+                    run(call)
+        steps = run(call).counts["steps"]
+        digests.append((made(call), steps))
+    assert digests[0] == digests[1]
+    return steps
+
+
 def test_a_checkpoint_at_an_epochs_end_is_gone_on_from_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digests = []
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-        call = train_call(tmp_path / name, epochs=3, checkpoint_steps=3)
-        if name == "cut":
-            with monkeypatch.context() as patched:
-                patched.setattr(checkpoints, "seal", Stop(checkpoints.seal, 1, after=True))
-                with pytest.raises(KeyboardInterrupt):
-                    run(call)
-        run(call)
-        digests.append(made(call))
-    assert digests[0] == digests[1]
+    stop = Stop(checkpoints.seal, 1, after=True)
+    settings = {"epochs": 3, "checkpoint_steps": 3}
+    steps_in_spite_of(monkeypatch, "harness.train.checkpoints.seal", stop, tmp_path, **settings)
 
 
 def test_an_interruption_after_the_last_step_trains_no_step_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digests = []
-    for name in ("whole", "cut"):
-        (tmp_path / name).mkdir()
-        call = train_call(tmp_path / name, epochs=1.5, batch_size=3, checkpoint_steps=2)
-        if name == "cut":
-            with monkeypatch.context() as patched:
-                patched.setattr("harness.train.process._save", Stop(len, 1))
-                with pytest.raises(KeyboardInterrupt):
-                    run(call)
-        assert run(call).counts["steps"] == 6
-        digests.append(made(call))
-    assert digests[0] == digests[1]
+    settings = {"epochs": 1.5, "batch_size": 3, "checkpoint_steps": 2}
+    where, stop = "harness.train.process._save", Stop(len, 1)
+    assert steps_in_spite_of(monkeypatch, where, stop, tmp_path, **settings) == 6
 
 
 def test_only_two_finished_checkpoints_are_kept(tmp_path: Path) -> None:

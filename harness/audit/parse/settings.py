@@ -112,10 +112,8 @@ class ConfigSettings:
 
 
 def truth(value: Any) -> bool | None:
-    word = str(value).lower()
-    return (
-        word in ("true", "1", "yes") if word in ("true", "1", "yes", "false", "0", "no") else None
-    )
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    return words.get(str(value).lower())
 
 
 def settings_in(paths: Iterable[Path]) -> Iterator[ConfigSettings]:

@@ -225,7 +225,7 @@ def _judged(inventory: _Inventory, path: Path, annotations: Annotations, several
     unjudged = [row.unjudged() for row in stored_rows if row.prompt not in judged_prompts]
     check_dropped(result, annotations.rows, [o.text for o in unjudged], why)
     check_judged_twice(result, annotations.rows, Counter(row.prompt for row in stored_rows))
-    is_other = stored is not None and _check_outputs(result, annotations, stored, place, path.name)
+    is_other = stored is not None and _check_outputs(result, annotations, stored, place)
     if not several and not is_other:
         outputs = next(iter(stored.generators)) if stored else ""
         check_model(result, annotations, place, line.name if line else "", outputs, inventory.names)
@@ -395,11 +395,7 @@ def _length_remark(
 
 
 def _check_outputs(
-    result: Result,
-    annotations: Annotations,
-    stored: _Outputs,
-    place: AnnotationsFolder,
-    file_name: str,
+    result: Result, annotations: Annotations, stored: _Outputs, place: AnnotationsFolder
 ) -> bool:
     """count_mismatch: the judged outputs are not the stored ones. Whether they are another model's."""
     times = Counter(row.prompt for row in stored.rows)

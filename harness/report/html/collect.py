@@ -13,7 +13,7 @@ import yaml
 from harness.answer.outputs import OUTPUTS
 from harness.artefact.manifest import Finding
 from harness.artefact.store import Artefact, Unusable, made_anew
-from harness.errors import HarnessError, InputError
+from harness.errors import InputError
 from harness.gen.card.text import Section, sections
 from harness.report.html.appendix import Appendix, SpecText
 from harness.report.html.charts import Curve
@@ -215,8 +215,6 @@ def _outputs(plan: RowPlan) -> Chosen | None:
         return read_outputs(plan, "")
     except InputError:
         return None
-    except HarnessError:
-        raise
     except UNREADABLE:
         raise _unreadable(answered[0], f"{OUTPUTS}, or a judgement of it,") from None
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from harness.common.paths import remove
 from harness.errors import InputError
 
 CONFIG = "harness-image.json"
@@ -146,14 +147,14 @@ def _unpack(layer: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None
         return
     if path.name == OPAQUE:
         for child in path.parent.iterdir() if path.parent.is_dir() else ():
-            _remove(child)
+            remove(child)
         return
     if path.name.startswith(REMOVED):
-        _remove(path.with_name(path.name.removeprefix(REMOVED)))
+        remove(path.with_name(path.name.removeprefix(REMOVED)))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     if not (member.isdir() and path.is_dir() and not path.is_symlink()):
-        _remove(path)
+        remove(path)
     if member.isdir():
         path.mkdir(exist_ok=True)
     elif member.issym():
@@ -192,10 +193,3 @@ def _inside(root: Path, name: str) -> Path:
             path = root if target.startswith("/") else path.parent
             left += [p for p in target.split("/") if p not in ("", ".")][::-1]
     return path
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ from rich.console import Console
 from harness.artefact.keys import Files, digest_of
 from harness.artefact.network_files import sync
 from harness.artefact.store import SHORT, Store
-from harness.common.paths import size_of
+from harness.common.paths import remove, size_of
 from harness.common.progress import ProgressView, note_event
 from harness.errors import DataAbsent, HarnessError, InputError, NotFetched
 from harness.run.executors import waiting
@@ -278,7 +278,7 @@ class _Bringer:
 
     def _from(self, source: FileSource, tell: Tell) -> None:
         target = self.work / self.data.file_name
-        _remove(target)
+        remove(target)
         member = None if source.is_whole else self.data.member
         local = path_of(source.address)
         try:
@@ -290,7 +290,7 @@ class _Bringer:
             else:
                 self._from_archive(source, member, target, tell)
         except (Failed, OSError):
-            _remove(target)
+            remove(target)
             raise
         self._keep(target)
 
@@ -306,7 +306,7 @@ class _Bringer:
             try:
                 self._check(part, tell, redirected(source.address, answered))
             except Failed:
-                _remove(part)
+                remove(part)
                 if is_last or not resumed:
                     raise
                 tell(note_event("it is not the file: from the beginning once more"))
@@ -323,7 +323,7 @@ class _Bringer:
                 and part.exists()
                 and part.stat().st_size > self.data.bytes
             ):
-                _remove(part)
+                remove(part)
             raise
 
     def _from_archive(self, source: FileSource, member: str, target: Path, tell: Tell) -> None:
@@ -343,7 +343,7 @@ class _Bringer:
                 where = redirected(source.address, answered)
                 raise WrongMember(f"{e}{where}{kept}", e.is_lasting) from None
             except Failed as e:
-                _remove(whole)
+                remove(whole)
                 where = redirected(source.address, answered)
                 raise Failed(f"{e}{where}", e.is_lasting) from None
             finally:
@@ -394,10 +394,3 @@ def _drop_empty(folder: Path) -> None:
     tag = tag_file(folder / "part")
     if folder.is_dir() and all(path == tag for path in folder.iterdir()):
         shutil.rmtree(folder)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,11 @@ from harness.modeling.text import Encoder
 from harness.run.chat import Chat, Shown, Streamer, _Stopped
 from harness.spec.model_source import ModelSource
 from harness.spec.template import Template
-from tests.answer.engines.test_endpoint import FakeServer
+from tests.answer.engines.test_endpoint import FakeServer, server
 from tests.helpers import copy_of_model
 from tests.modeling.calls import answer_call, outputs
 
+__all__ = ["server"]
 STOPS = ["<|im_end|>", "<|im_start|>", "<|im_end|>\n", "\n<|im_start|>user", "capital<|im_end|>"]
 SAID = "Paris is the\ncapital<|im_end|>\n<|im_start|>user\nAnd of Spain?<|im_end|>\n"
 PROMPT = [{"instruction": "What is the capital of France?"}]
@@ -49,14 +49,6 @@ def runs_on(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         changed = json.loads((folder / name).read_text()) | end
         (folder / name).write_text(json.dumps(changed))
     return folder
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    made = FakeServer()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
 
 
 def cut(text: str, stop: str) -> str:

@@ -9,28 +9,16 @@ from typing import Any
 import pytest
 
 from harness.audit import audit_paths
-from harness.audit.model import Result
 from harness.errors import InputError
-from tests.audit.trainers import write_arguments, write_rows, write_training
-
-SETTINGS = {
-    "per_device_train_batch_size": 8,
-    "gradient_accumulation_steps": 1,
-    "num_train_epochs": 3.0,
-}
-
-
-def audited(folder: Path, data: Path | None = None) -> Result:
-    (result,) = audit_paths([folder], training_data=data)
-    return result
-
-
-def kinds(result: Result) -> list[str]:
-    return [finding.kind for finding in result.findings]
-
-
-def edit(path: Path, **changes: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+from tests.audit.trainers import (
+    SETTINGS,
+    audited,
+    edit,
+    kinds,
+    write_arguments,
+    write_rows,
+    write_training,
+)
 
 
 def test_a_log_of_4000_examples_does_not_fit_1300_rows(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from harness.errors import HarnessError, InputError
 from harness.gen import run as gen
 from harness.gen.filters import RULES as WRITING
 from harness.gen.recipes.alpaca import AlpacaGen
-from harness.llm import faults
+from tests.helpers import read_jsonl
 from tests.llm.fake_server import Answer, FakeServer, completion, last_message
 
 RULES = (
@@ -28,9 +28,7 @@ TEMPLATE = "{shown} shown, {count} wanted from {next}. Braces {stay}.\n{examples
 WORDS = [a + b for a in "bcdfghjklm" for b in ["an", "el", "in", "os", "up"]]
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 def seed_line(i: int, **changes: Any) -> str:
@@ -62,10 +60,6 @@ def make_call(
     return StageCall("gen", "k", {"gen": spec}, {}, str(work))
 
 
-def rows(folder: Path, name: str = "data.jsonl") -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
-
-
 def block(number: int, instruction: str, given: str = "<none>", output: str = "out") -> str:
     return f"### {number}. Instruction: {instruction}\nInput: {given}\nOutput: {output}"
 
@@ -92,18 +86,18 @@ def reply_once(text: str, **extra: Any) -> Callable[[dict[str, Any], int], Answe
 
 def check_counts(result: StageResult, folder: Path) -> None:
     counts = result.counts
-    dropped = Counter(row["rule"] for row in rows(folder, "dropped.jsonl"))
+    dropped = Counter(row["rule"] for row in read_jsonl(folder / "dropped.jsonl"))
     assert set(dropped) <= set(RULES)
     assert {rule: counts.get(f"dropped_{rule}", 0) for rule in RULES} == {
         rule: dropped[rule] for rule in RULES
     }
     assert counts["proposed"] == counts["kept"] + dropped.total()
-    data = rows(folder)
+    data = read_jsonl(folder / "data.jsonl")
     assert counts["examples"] == len(data) == counts["kept"] + counts["seeds"]
     assert Counter(row["origin"] for row in data) == Counter(
         seed=counts["seeds"], generated=counts["kept"]
     )
-    assert counts["requests"] == len(rows(folder, "transcript.jsonl"))
+    assert counts["requests"] == len(read_jsonl(folder / "transcript.jsonl"))
 
 
 def test_exactly_the_wanted_examples_are_kept_after_the_seeds(tmp_path: Path) -> None:
@@ -114,7 +108,7 @@ def test_exactly_the_wanted_examples_are_kept_after_the_seeds(tmp_path: Path) ->
     check_counts(result, call.folder)
     assert result.counts["kept"] == 8
     assert result.counts["dropped_surplus"] == 4
-    data = rows(call.folder)
+    data = read_jsonl(call.folder / "data.jsonl")
     assert data[0] == {
         "id": "seed_0",
         "name": "",
@@ -132,7 +126,7 @@ def test_exactly_the_wanted_examples_are_kept_after_the_seeds(tmp_path: Path) ->
     assert [row["lineage"][0]["requests"] for row in data[6:]] == [[i // 4] for i in range(8)]
     for row in data[6:]:
         [step] = row["lineage"]
-        request = rows(call.folder, "transcript.jsonl")[step["requests"][0]]["request"]
+        request = read_jsonl(call.folder / "transcript.jsonl")[step["requests"][0]]["request"]
         shown = [f"Output: {{count}} {name[-1]}" for name in step["seeds"]]
         assert all(text in last_message(request["body"]) for text in shown)
         assert len(shown) == 3
@@ -246,7 +240,7 @@ def test_a_similar_task_says_to_what_and_how_much(tmp_path: Path) -> None:
     with FakeServer(reply_once(block(4, "Seed instruction 9 of all."))) as server:
         call = make_call(tmp_path, server.endpoint())
         gen.run(call)
-    [dropped] = [r for r in rows(call.folder, "dropped.jsonl") if r["rule"] == "similar"]
+    [dropped] = [r for r in read_jsonl(call.folder / "dropped.jsonl") if r["rule"] == "similar"]
     assert (dropped["similarity"], dropped["similar_to"]) == (0.8000000000000002, "seed_0")
 
 
@@ -256,7 +250,9 @@ def test_the_same_instruction_with_another_input_is_another_task(tmp_path: Path)
     with FakeServer(reply_once(reply)) as server:
         call = make_call(tmp_path, server.endpoint(), filter={"max_similarity": 1})
         gen.run(call)
-    assert [row["input"] for row in rows(call.folder)[6:] if row["input"]] == texts
+    assert [
+        row["input"] for row in read_jsonl(call.folder / "data.jsonl")[6:] if row["input"]
+    ] == texts
 
 
 def test_as_upstream_similarity_is_that_of_the_instructions_alone(tmp_path: Path) -> None:
@@ -274,7 +270,7 @@ def test_with_similarity_one_only_exact_repeats_go(tmp_path: Path) -> None:
         result = gen.run(call)
     assert "dropped_similar" not in result.counts
     assert result.counts["dropped_repeated"] == 1
-    assert rows(call.folder)[6]["instruction"] == "seed instruction 0 of ALL!"
+    assert read_jsonl(call.folder / "data.jsonl")[6]["instruction"] == "seed instruction 0 of ALL!"
 
 
 def test_a_teacher_that_runs_dry_leaves_a_note_and_true_counts(tmp_path: Path) -> None:
@@ -296,7 +292,7 @@ def test_nothing_kept_at_all_is_a_failure_that_says_why(tmp_path: Path) -> None:
         ) as e:
             gen.run(call)
     assert f"remove the work folder {call.folder} to ask again" in e.value.hint
-    assert rows(call.folder, "dropped.jsonl")[0]["text"] == "I would rather not."
+    assert read_jsonl(call.folder / "dropped.jsonl")[0]["text"] == "I would rather not."
 
 
 def test_left_open_the_limit_is_20_and_4_times_the_ideal(tmp_path: Path) -> None:
@@ -319,7 +315,7 @@ def test_a_stopped_run_goes_on_without_paying_twice(tmp_path: Path) -> None:
         call.budget["calls"] = None
         gen.run(call)
         assert len(server.requests) == needed
-    assert rows(call.folder) == rows(whole.folder)
+    assert read_jsonl(call.folder / "data.jsonl") == read_jsonl(whole.folder / "data.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """The expand recipe against scripted teachers and the simulated one."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from harness.errors import HarnessError, InputError
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.expand import ExpandGen
 from harness.gen.recipes.expand import recipe as expand
-from harness.llm import faults
-from harness.llm.reply import REFUSED, Reply
-from tests.llm.fake_server import Answer, FakeServer, completion, failure, last_message
+from harness.llm.reply import REFUSED
+from tests.helpers import read_jsonl
+from tests.llm.fake_server import Answer, FakeServer, completion, failure, last_message, reply
 
 PROMPT_4 = Path(__file__).parents[3] / "specs/mini_lima_paper/prompts/prompt4.txt"
 EXAMPLE = {
@@ -26,9 +25,7 @@ EXAMPLE = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 def examples(count: int = 4, **changes: Any) -> list[DatasetExample]:
@@ -63,16 +60,8 @@ def make(
     return made
 
 
-def failed(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "failed.jsonl").read_text().splitlines()]
-
-
 def longer(body: dict[str, Any], seen: int) -> Answer:
     return f"A longer {last_message(body)}"
-
-
-def reply(text: str, finish_reason: str | None = "stop") -> Reply:
-    return Reply(text, finish_reason, "m", {}, {}, False, False)
 
 
 def test_every_output_is_rewritten_and_nothing_else(tmp_path: Path) -> None:
@@ -93,7 +82,7 @@ def test_every_output_is_rewritten_and_nothing_else(tmp_path: Path) -> None:
     assert made.counts == {"rewritten": 4, "shorter": 0, "failed": 0}
     assert made.notes == []
     assert made.files == ["failed.jsonl"]
-    assert failed(tmp_path) == []
+    assert read_jsonl(tmp_path / "failed.jsonl") == []
 
 
 def test_prompt_4_is_sent_with_the_task_and_the_worked_example(tmp_path: Path) -> None:
@@ -193,7 +182,7 @@ def test_what_could_not_be_rewritten_stays_or_goes_and_is_counted(
         "failed": 3,
         **{f"failed_{rule}": 1 for rule in rules},
     }
-    rows = failed(tmp_path)
+    rows = read_jsonl(tmp_path / "failed.jsonl")
     assert [(row["id"], row["rule"]) for row in rows] == [
         ("e0", "refused"),
         ("e1", "empty_reply"),

@@ -17,8 +17,8 @@ from harness.errors import HarnessError, InputError
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.naive import NaiveGen
 from harness.gen.recipes.naive import recipe as naive
-from harness.llm import faults
 from harness.sim.grammar import held_out_tasks
+from tests.helpers import read_jsonl
 from tests.llm.fake_server import Answer, FakeServer, Script, completion, last_message
 
 PROMPTS = Path(__file__).parents[3] / "specs/mini_lima_paper/prompts"
@@ -26,9 +26,7 @@ SEEDS = 6
 WORDS = [a + b for a in "bcdfghjklm" for b in ["an", "el", "in", "os", "up"]]
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.mark.parametrize("growth", [-1, 1001, 1e300])
@@ -154,7 +152,7 @@ def test_the_requests_named_in_the_lineage_are_lines_of_the_transcript(tmp_path:
     with FakeServer(teach) as server:
         made = make(tmp_path, server.endpoint())
     file = tmp_path / "work/transcript.jsonl"
-    calls = [json.loads(line) for line in file.read_text().splitlines()]
+    calls = read_jsonl(file)
     assert len(calls) == 4 + SEEDS + SEEDS
     for example in made.examples[SEEDS:]:
         call = calls[example.lineage[-1].requests[0]]
@@ -167,7 +165,7 @@ def test_new_tasks_have_a_file_of_their_own(tmp_path: Path) -> None:
     with FakeServer(teach) as server:
         made = make(tmp_path, server.endpoint())
     assert made.files == ["tasks.jsonl"]
-    rows = [json.loads(line) for line in (tmp_path / "work/tasks.jsonl").read_text().splitlines()]
+    rows = read_jsonl(tmp_path / "work/tasks.jsonl")
     instructions = {e.id.rsplit("_", 1)[0]: e.instruction for e in made.examples}
     assert [(row["id"], row["request"]) for row in rows] == [(f"new_{i}", i // 2) for i in range(6)]
     assert all(instructions[row["id"]] == row["instruction"] for row in rows)

@@ -14,21 +14,15 @@ from harness.gen import run as gen
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.rate import RateGen
 from harness.gen.recipes.rate import recipe as rate
-from harness.llm import faults
-from harness.llm.reply import REFUSED, Reply
+from harness.llm.reply import REFUSED
 from harness.spec.base import Endpoint
-from tests.llm.fake_server import Answer, FakeServer, failure, last_message
+from tests.helpers import read_jsonl
+from tests.llm.fake_server import Answer, FakeServer, failure, last_message, reply
 
 SPECS = Path(__file__).parents[3] / "specs"
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
-
-
-def reply(text: str, finish_reason: str | None = "stop") -> Reply:
-    return Reply(text, finish_reason, "m", {}, {}, False, False)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.mark.parametrize(
@@ -140,10 +134,6 @@ def make(
     return made
 
 
-def rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
-
-
 REPLIES = {"Do 0": "4.5\nGood.", "Do 1": "Score: 2", "Do 2": "8/10", "Do 3": "Rather good. " * 50}
 
 
@@ -172,13 +162,13 @@ def test_every_example_stays_with_its_rating_or_with_none(tmp_path: Path) -> Non
     }
     assert made.seeds == {}
     assert made.files == ["ratings.jsonl", "unrated.jsonl"]
-    assert rows(tmp_path, "ratings.jsonl") == [
+    assert read_jsonl(tmp_path / "ratings.jsonl") == [
         {"id": "e0", "rating": 4.5, "request": 0},
         {"id": "e1", "rating": 2.0, "request": 1},
         {"id": "e2", "rating": None, "request": 2},
         {"id": "e3", "rating": None, "request": 3},
     ]
-    assert rows(tmp_path, "unrated.jsonl") == [
+    assert read_jsonl(tmp_path / "unrated.jsonl") == [
         {"id": "e2", "reason": "other_scale", "request": 2, "reply": "8/10"},
         {"id": "e3", "reason": "no_number", "request": 3, "reply": ("Rather good. " * 50)[:200]},
     ]
@@ -271,7 +261,7 @@ def test_the_stage_fails_where_nothing_was_rated_and_says_why(tmp_path: Path) ->
         with pytest.raises(HarnessError, match="rate: 4 examples, dropped 4 no number"):
             gen.run(call)
     assert not (work / dataset.DATA).exists()
-    assert len(rows(work, "dropped.jsonl")) == len(rows(work, "unrated.jsonl")) == 4
+    assert len(read_jsonl(work / "dropped.jsonl")) == len(read_jsonl(work / "unrated.jsonl")) == 4
 
 
 @pytest.mark.parametrize(

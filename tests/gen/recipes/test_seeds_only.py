@@ -10,6 +10,7 @@ from harness.artefact.call import StageCall
 from harness.errors import InputError
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.seeds_only import SeedsGen
+from tests.helpers import read_jsonl
 
 SEEDS = [
     {
@@ -84,7 +85,7 @@ def test_the_real_seeds_are_175_of_which_26_are_classification(shared_data: Path
     assert len(made.examples) == 175
     assert sum(bool(e.is_classification) for e in made.examples) == 26
     assert sum(not e.input for e in made.examples) == 50
-    given = [json.loads(line) for line in path.read_text().splitlines()]
+    given = read_jsonl(path)
     assert [(e.id, e.output) for e in made.examples] == [
         (row["id"], row["instances"][0]["output"]) for row in given
     ]

@@ -44,11 +44,10 @@ def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:
     check_lengths(prompts, encoded.ids, room)
 
     decoding = params.decoding
-    stop = encoded.stop
     ends = end_tokens(model, tokenizer, encoded.ends)
     with memory_for("trying the model with two prompts", smaller_model(engine.precision)):
         decoder = Decoder(
-            model, tokenizer, decoding, ends, stop, engine.batch_size, engine.batching
+            model, tokenizer, decoding, ends, encoded.stop, engine.batch_size, engine.batching
         )
     turn = prompts[0].turn
     done_file = call.folder / (DONE if turn == 1 else f"turn_{turn}_{DONE}")
@@ -71,7 +70,7 @@ def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:
     way_out = smaller_batch(f"eval.{call.stage}.engine.batch_size", size, engine.precision)
     at_a_time = "one answer" if size == 1 else f"{size} answers"
     with memory_for(f"making {at_a_time} at a time", way_out):
-        seconds, tokens = _make(done_file, decoder, requests, done, stop)
+        seconds, tokens = _make(done_file, decoder, requests, done)
 
     answered = Answered([done[index] for index in range(len(prompts))], notes=[*encoded.notes])
     answered.used["batch_size"] = 1 if decoder.note else decoder.batch_size
@@ -83,11 +82,7 @@ def answer_here(task: AnswerTask, engine: TransformersEngine) -> Answered:
 
 
 def _make(
-    path: Path,
-    decoder: Decoder,
-    requests: Sequence[DecodingRequest],
-    done: dict[int, Output],
-    stop: list[str],
+    path: Path, decoder: Decoder, requests: Sequence[DecodingRequest], done: dict[int, Output]
 ) -> tuple[float, int]:
     """Add the answers to `done` and to the file as each ends; returns the seconds and tokens taken."""
     lengths = {request.index: len(request.ids) for request in requests}

@@ -11,10 +11,7 @@ from harness.gen.recipes.self_instruct.parse import (
     read_instructions,
 )
 from harness.llm.reply import REFUSED, Reply
-
-
-def reply(text: str, finish_reason: str = "stop") -> Reply:
-    return Reply(text, finish_reason, "m", {}, {}, False, False)
+from tests.llm.fake_server import reply
 
 
 def instructions(text: str, chat: bool = True, first: int = 9) -> list[str]:

@@ -22,7 +22,6 @@ from harness.gen import run as gen
 from harness.gen.recipe import RecipeResult
 from harness.gen.recipes.self_instruct import SelfInstructGen
 from harness.gen.seeds import read_seeds
-from harness.llm import faults
 from harness.row.load import load_rows
 from harness.row.row import Row
 from tests.llm.fake_server import Answer, FakeServer, completion
@@ -34,9 +33,7 @@ FILES = ("instructions.jsonl", "classification.jsonl", "instances.jsonl")
 Saying = Callable[[str], Any]
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 def prompt_of(body: dict[str, Any]) -> str:

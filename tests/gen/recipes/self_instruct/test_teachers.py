@@ -19,7 +19,6 @@ from harness.errors import HarnessError, InputError
 from harness.gen import run as gen
 from harness.gen.card import card, text
 from harness.gen.recipes.self_instruct import SelfInstructGen
-from harness.llm import faults
 from harness.llm.client import Client
 from harness.llm.reply import Reply
 from harness.llm.transcript import Transcript
@@ -40,17 +39,14 @@ from tests.gen.recipes.self_instruct.test_recipe import (
 )
 from tests.helpers import InstantExecutor, command, planned, planner, write_row
 from tests.llm.batch_server import BatchServer
-from tests.llm.fake_server import FakeServer, ask
-from tests.llm.test_client import echo
+from tests.llm.fake_server import FakeServer, ask, echo
 
 CHEAP = {"prompt": 1000.0, "completion": 2000.0, "batch_share": 0.5, "dated": "2026-01-01"}
 DEAR = {"prompt": 3000.0, "completion": 6000.0, "batch_share": 0.5, "dated": "2026-01-01"}
 """At these a call of a scripted server (10 and 5 tokens) costs $0.02 and $0.06."""
 
 
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "FIRST_BACKOFF_S", 0.01)
+pytestmark = pytest.mark.usefixtures("short_waits")
 
 
 @pytest.fixture

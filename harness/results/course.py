@@ -341,8 +341,7 @@ class Course:
             reason = f"with what it bought, which the spec does not name, {reason}"
         if self.has_ended:
             # Of no further look anything is to be told, such as what would decide it.
-            reason, more = "with what it bought, which the spec does not name", ()
-            reason *= with_bought is not None
+            reason, more = "", ()
         reason = "; ".join(filter(None, [short, reason]))
         verdict = replace(verdict, name=name, reason=reason, more=more)
         at_once, looks, planned = weighed.interval, len(self.looks), len(terms.levels)

@@ -217,7 +217,9 @@ class Settler:
             of, why = "the same stages", f"row {other.terms.row} reports {value}, this row "
             why += str(self.terms.reported and self.terms.reported["value"])
             if other.terms.document != course.terms.document:
-                of, why = "the row", "it was of other settings, or other bridging models"
+                is_named = other.terms.row == course.terms.row
+                of = "the row" if is_named else f"the same judgings (row {other.terms.row})"
+                why = "it was of other settings, or other models beside the row"
             yield (
                 f"another course of {of} has taken {looks} and paid {dollars(other.usd)}: "
                 f"{other.path}; it counts apart: {why}. Who begins anew until it is decided errs more "
@@ -351,8 +353,7 @@ class Settler:
             return "nothing that can be bought would decide it"
         spent = self._spent(plan) * self.course.path.is_file()
         if spent > self.usd:
-            over = f"{dollars(spent)} are spent, more than --usd {self.usd:g}"
-            return f"{over}: it cost more than expected"
+            return f"{dollars(spent)} are spent, more than --usd {self.usd:g}"
         assert weighed.outlook is not None
         kinds = self._kinds(plan, counts)
         options = [self._option(plan, weighed, counts, kind, 0.0, math.inf) for kind in kinds]
@@ -369,8 +370,8 @@ class Settler:
         if half <= margin or (plan.published and is_rejudged(self.metric)):
             return ""
         return (
-            f"at best only `not reproduced` is in reach: the reported number's own error alone leaves "
-            f"±{half:.2f}, margin {margin:g}"
+            f"`reproduced` is out of reach: the reported number's own error alone leaves ±{half:.2f}, "
+            f"margin {margin:g}"
         )
 
     def _check_budget(self, plan: RowPlan, what: str) -> None:

@@ -20,12 +20,14 @@ from harness.results.matrix import lines_of
 from harness.results.purchase import first_asked
 from harness.results.verdict.deciding import assumed, more
 from harness.results.verdict.evidence import served_models
+from harness.results.verdict.forecast import DECIDED
 from harness.results.verdict.outlook import PERCENT
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import ANOTHER_JUDGE, Weighed, also_within
 from harness.row.load import LoadedRow
 from harness.row.published_judge import another_judge, in_words, own_judge
 from harness.row.rejudged import WIN_RATE, is_rejudged
+from harness.row.reported import Reported
 from harness.run import ready
 from harness.run.given.bring import lacking
 from harness.run.plan import Planner
@@ -161,11 +163,21 @@ def sentences(line: MatrixLine) -> list[tuple[str, str]]:
         ("difference", _difference(line)),
         ("margin", _margin(line)),
         ("verdict", _verdict(line)),
-        ("to decide it", more(line.counted, reported) * (not line.has_ended) or _to_compare(line)),
+        ("to decide it", _to_decide(line, reported) or _to_compare(line)),
         ("assumed", assumed(line.counted)),
         ("not counted", _not_counted(line)),
     ]
     return [(heading, text) for heading, text in parts if text]
+
+
+def _to_decide(line: MatrixLine, reported: Reported | None) -> str:
+    """Empty for what is decided, and for what `harness settle` has ended."""
+    if line.has_ended:
+        return ""
+    text = more(line.counted, reported)
+    if not text and line.last_look and line.weighed.verdict.name not in DECIDED:
+        return "at 95 % it were decided; settle goes on, at the level of its next look"
+    return text
 
 
 def _reported(line: MatrixLine) -> str:

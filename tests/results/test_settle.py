@@ -154,6 +154,7 @@ def test_verify_and_table_keep_to_what_the_looks_said(tmp_path: Path) -> None:
     assert f"inconclusive: {look}" in text
     assert said in text
     assert re.search(r"95 % interval \S+ to \S+, as of a single look", text)
+    assert "to decide it at 95 % it were decided; settle goes on" in text
     assert "settle looked 1 time" in result.output
     # At the row with another judge nothing was looked.
     parts = evaluation(tmp_path / "specs")
@@ -245,9 +246,7 @@ def test_what_it_bought_is_not_asked_for_again(tmp_path: Path) -> None:
     assert said in line.looks
     look = "settle: inconclusive at look 2 of 2 (95.5575 % interval of the difference +"
     assert line.cells.verdict_reason.startswith(look)
-    assert line.cells.verdict_reason.endswith(
-        "); with what it bought, which the spec does not name"
-    )
+    assert line.cells.verdict_reason.endswith(", margin 3)")
     assert "into the spec" not in line.cells.verdict_reason
     assert "1 more judging" not in line.cells.verdict_reason
     assert line.cells.replicates == 1
@@ -392,7 +391,7 @@ def test_looks_and_dollars_that_are_not_counted_are_told(tmp_path: Path) -> None
     spec.write_text(spec.read_text().replace("decoding:", "decoding:\n      max_new_tokens: 7", 1))
     told = (
         f"another course of the row has taken 2 looks and paid $0.00: {found.course.path}; it counts "
-        f"apart: it was of other settings, or other bridging models{begins_anew}"
+        f"apart: it was of other settings, or other models beside the row{begins_anew}"
     )
     anew = " ".join(settler(tmp_path, spec, looks=2).foretold())
     assert told in anew
@@ -593,7 +592,7 @@ def test_what_a_purchase_cost_is_what_the_next_of_its_kind_is_expected_to_cost(
     last = found.course.looks[-1]
     assert last.verdict == "inconclusive"
     assert last.counts[2] == judgings
-    over = f"{dollars(3 * usd)} are spent, more than --usd {budget * usd:g}: it cost more than expected"
+    over = f"{dollars(3 * usd)} are spent, more than --usd {budget * usd:g}"
     assert (over in out.getvalue()) == (budget == 2.0)
     planned = paid_settler(tmp_path, 1.0, **changes)._plan((1, 1, judgings + 1, 0)).stages[-1]
     assert planned.usd() == pytest.approx(3 * usd)
@@ -1127,8 +1126,7 @@ def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Pat
     cell = {"value": 40.0, "standard_error": 1.9}
     spec = scored_row(tmp_path, reported={"win_rate": cell}, trained=True, replicates={})
     limit = (
-        "at best only `not reproduced` is in reach: the reported number's own error alone leaves "
-        "±3.72, margin 3"
+        "`reproduced` is out of reach: the reported number's own error alone leaves ±3.72, margin 3"
     )
     assert limit in settler(tmp_path, spec).foretold()
     found, text = settle(tmp_path, spec, *[wins(1600, PROMPTS)] * 60)
@@ -1137,7 +1135,8 @@ def test_what_nothing_could_decide_is_not_bought_and_said_to_be_so(tmp_path: Pat
     assert (look.verdict, look.next) == ("inconclusive", None)
     reach = (
         "or more, which a second training would show (trainings are taken to differ by a standard "
-        "deviation of 1), margin 3: no verdict is in reach"
+        "deviation of 1, as is usual, and not by the 3 that one training is allowed for), margin 3: no "
+        "verdict is in reach"
     )
     assert reach in text
     assert "it ends here: nothing that can be bought would decide it" in text

@@ -61,7 +61,10 @@ def at_best(weighed: Weighed) -> AtBest | None:
     more = f", or more, which {second} would show" * bool(second)
     if weighed.evidence is not None and weighed.evidence.trained_once:
         usual = share_of_range(USUAL_SPREAD, weighed.evidence, verdict.margin)
-        more += f" (trainings are taken to differ by a standard deviation of {usual:g})"
+        more += (
+            f" (trainings are taken to differ by a standard deviation of {usual:g}, as is usual, and "
+            f"not by the {weighed.assumed:g} that one training is allowed for)"
+        )
     return AtBest(
         verdicts,
         f"at best (endless replicates{' and all bridging prompts' * bool(weighed.bridge_foretold)}) "

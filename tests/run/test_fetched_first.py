@@ -138,7 +138,9 @@ def test_a_paid_stage_alone_is_not_run_where_a_later_one_could_only_fail(
     prompts.write_text(right)
     done = harness(env, *one)
     assert f"its other stages read {MODEL} from the hub" in done.stdout
-    assert f"harness fetch {spec}" in done.stdout.replace("\n", "")
+    assert f"harnessfetch{spec}" in "".join(
+        done.stdout.split()
+    )  # lines are broken where they may be
     assert paid.requests != [], done.stdout
 
 

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 
 from harness.common.numbers import dollars
 from harness.common.progress import counted
-from harness.results.verdict.forecast import (
-    COSTS,
-    MOST_ADDED,
-)
+from harness.results.verdict.forecast import COSTS, MOST_ADDED
 from harness.results.verdict.outlook import Outlook, numbers_of_prompts
 from harness.results.verdict.sides import KIND_WORDS, KINDS
 from harness.results.verdict.verdict import Weighed

@@ -200,7 +200,6 @@ class Settler:
             if verdict.name not in DECIDED and len(looks) < len(course.terms.levels):
                 purchase = self._next(plan, weighed, counts, console)
             if purchase is None:
-                course.save()
                 return verdict.name
             counts, what = purchase.counts, f"what look {len(looks)} chose"
             looks[-1].next = counts
@@ -208,17 +207,18 @@ class Settler:
     def _uncounted(self) -> Iterator[str]:
         """What is to be said of looks and dollars that were, or may have been, spent on the same stages
         or the same row and are not the course's."""
-        course = self.course
-        judgings = [stage.key for stage in self._plan(counts_of(self.loaded)).final()]
-        others = list(course.apart(judgings))
+        course, counts = self.course, counts_of(self.loaded)
+        plan = self._plan(counts)
+        others = list(course.apart([stage.key for stage in plan.final()]))
         for other in others:
-            value = other.terms.reported["value"] if other.terms.reported else "another number"
-            looks = counted(len(other.looks), "look")
-            of, why = "the same stages", f"row {other.terms.row} reports {value}, this row "
-            why += str(self.terms.reported and self.terms.reported["value"])
-            if other.terms.document != course.terms.document:
-                is_named = other.terms.row == course.terms.row
-                of = "the row" if is_named else f"the same judgings (row {other.terms.row})"
+            row, looks = other.terms.row, counted(len(other.looks), "look")
+            if other.terms.document == course.terms.document:
+                value = other.terms.reported["value"] if other.terms.reported else "another number"
+                own = self.terms.reported and self.terms.reported["value"]
+                of, why = "the same stages", f"row {row} reports {value}, this row {own}"
+            else:
+                is_named = row == course.terms.row
+                of = "the row" if is_named else f"the same judgings (row {row})"
                 why = "it was of other settings, or other models beside the row"
             yield (
                 f"another course of {of} has taken {looks} and paid {dollars(other.usd)}: "
@@ -227,8 +227,6 @@ class Settler:
             )
         if course.path.is_file():
             return
-        counts = counts_of(self.loaded)
-        plan = self._plan(counts)
         ids = {stage.id for stage in plan.stages}
         kinds = [kind for kind in self._kinds(plan, counts) if kind != BRIDGE]
         more = [self.planner.plan(extended(self.loaded, more_of(counts, k, 1))) for k in kinds]

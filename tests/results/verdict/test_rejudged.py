@@ -542,6 +542,18 @@ def test_too_few_prompts_of_both_judges_are_no_bridge(tmp_path: Path) -> None:
     assert "the published judge has verdicts on 29; a bridge needs 30" in text
 
 
+def before_paying(folder: Path, spec: Path) -> list[tuple[str | Path, ...]]:
+    """The commands that look at a row before anything of it is paid for."""
+    there = "--volume", folder / "runs", "--executor", "local"
+    return [
+        ("validate", spec),
+        ("plan", spec, *there),
+        ("run", spec, *there),
+        ("settle", spec, *there, "--usd", "9"),
+        ("settle", spec, *there, "--dry-run"),
+    ]
+
+
 def test_a_bridge_that_too_few_verdicts_can_make_is_refused_before_it_is_paid_for(
     tmp_path: Path,
 ) -> None:
@@ -552,14 +564,7 @@ def test_a_bridge_that_too_few_verdicts_can_make_is_refused_before_it_is_paid_fo
         f"{specs / 'm-annotations.json'}: of its 29 verdicts 29 are on the 2000 prompts that the row "
         "asks of this bridging model, and a bridge needs 30"
     )
-    there = "--volume", tmp_path / "runs", "--executor", "local"
-    for words_of in (
-        ("validate", spec),
-        ("plan", spec, *there),
-        ("run", spec, *there),
-        ("settle", spec, *there, "--usd", "9"),
-        ("settle", spec, *there, "--dry-run"),
-    ):
+    for words_of in before_paying(tmp_path, spec):
         result = command(*words_of)
         assert result.exit_code == 2, words_of
         assert sentence in " ".join(result.output.split()), words_of
@@ -569,19 +574,12 @@ def test_a_bridge_that_too_few_verdicts_can_make_is_refused_before_it_is_paid_fo
 def test_a_judged_model_that_is_no_bridge_stops_what_is_still_to_be_paid(tmp_path: Path) -> None:
     judged, other = agreeing(tmp_path, 2)
     row(tmp_path, wins(500, PROMPTS), wins(500, PROMPTS), bridge=[judged])
-    there = "--volume", tmp_path / "runs", "--executor", "local"
     # The published verdicts turn out to be fewer, which changes no key: also where all is made.
     judged["annotations"] = annotations(tmp_path, "m0", wins(10, 29))
     made = len(list((tmp_path / "runs").rglob("manifest.json")))
     for models in ([judged], [judged, other]):
         spec = row(tmp_path, bridge=models)
-        for words_of in (
-            ("validate", spec),
-            ("plan", spec, *there),
-            ("run", spec, *there),
-            ("settle", spec, *there, "--usd", "9"),
-            ("settle", spec, *there, "--dry-run"),
-        ):
+        for words_of in before_paying(tmp_path, spec):
             result = command(*words_of)
             assert result.exit_code == 2, words_of
             text = " ".join(result.output.split())

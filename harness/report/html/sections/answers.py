@@ -7,7 +7,6 @@ from statistics import median
 
 from harness.answer.hygiene import FLAGS
 from harness.common import numbers
-from harness.common.progress import counted
 from harness.report.html import charts
 from harness.report.html.collect import Story
 from harness.report.html.markup import Html, table, tag
@@ -31,8 +30,10 @@ def _lengths(story: Story) -> Html | None:
     baseline_lengths = [len(p.baseline.split()) for p in prompts if p.baseline is not None]
     tokens = [n for n in (p.fields.get("tokens") for p in prompts) if isinstance(n, int)]
     edges = _edges(max([*answer_lengths, *baseline_lengths]))
-    count = counted(len(answer_lengths), "answer")
-    text = f"{count}, median {median(answer_lengths):g} words (upwards)"
+    count = len(answer_lengths)
+    text = (
+        f"{count:,} answer{'s' * (count != 1)}, median {median(answer_lengths):g} words (upwards)"
+    )
     if baseline_lengths:
         text += f"; {len(baseline_lengths):,} baseline outputs, "
         text += f"median {median(baseline_lengths):g} words (downwards)"
